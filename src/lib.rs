@@ -1,0 +1,5 @@
+//! discon: a from-scratch engine for DisCon image generators.
+pub mod error;
+pub mod tensor;
+
+pub use error::{Error, ErrorKind, Result};

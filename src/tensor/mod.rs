@@ -1,0 +1,9 @@
+//! What the engine's numbers lie in: element types, aligned memory, weights, strided matrices and tiles of them.
+
+mod aligned;
+mod dtype;
+mod weight;
+
+pub use aligned::AlignedBytes;
+pub use dtype::DType;
+pub use weight::{Elements, SharedBytes, Weight};
