@@ -2,8 +2,10 @@
 
 mod aligned;
 mod dtype;
+mod matrix;
 mod weight;
 
 pub use aligned::AlignedBytes;
 pub use dtype::DType;
+pub use matrix::{Layout, Mat, TileMut};
 pub use weight::{Elements, SharedBytes, Weight};

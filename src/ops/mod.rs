@@ -1,0 +1,163 @@
+//! What the engine can compute. One file an op: its contract (formula, shapes, accuracy, bytes, FLOPs), its naive reference and
+//! its CPU code, written once over [`crate::simd::Simd`].
+//!
+//! Every op writes one matrix, cut into tiles, and a tile is a function of what the op reads. So one loop runs them all, on any
+//! number of threads, and can stop between any two tiles. To add an op, see `docs/adding-an-op.md`.
+
+mod affine;
+mod attention;
+mod avg_pool;
+mod conv;
+mod diffusion_step;
+mod group_norm;
+mod head_norm;
+mod layer_norm;
+mod linear;
+mod nearest_code;
+mod noise;
+mod sum_rows;
+mod token_draw;
+
+pub use affine::Affine;
+pub use attention::{Attention, Keys};
+pub use avg_pool::AvgPool;
+pub use conv::Conv;
+pub use diffusion_step::{COEFFICIENTS, DiffusionStep};
+pub use group_norm::{GroupNorm, GroupStats};
+pub use head_norm::HeadNorm;
+pub use layer_norm::{LayerNorm, Modulation};
+pub use linear::{Epilogue, Linear};
+pub use nearest_code::NearestCode;
+pub use noise::Noise;
+pub use sum_rows::{Index, Source, SumRows};
+pub use token_draw::TokenDraw;
+
+use crate::plan::{Cost, Cx, View};
+use crate::simd::{Simd, math};
+use crate::tensor::TileMut;
+use std::ops::Range;
+
+/// The matrix that an op writes and the tiles it is cut into.
+#[derive(Debug, Clone, Copy)]
+pub struct Out {
+    /// The matrix.
+    pub view: View,
+    /// Rows a tile.
+    pub tile_rows: usize,
+    /// Columns a tile.
+    pub tile_cols: usize,
+}
+
+impl Out {
+    /// `view` in tiles of at most `tile_rows x tile_cols`.
+    pub fn new(view: View, tile_rows: usize, tile_cols: usize) -> Self {
+        Self { view, tile_rows: tile_rows.max(1), tile_cols: tile_cols.max(1) }
+    }
+
+    /// Tiles in all.
+    pub fn chunks(&self) -> usize {
+        self.view.count().div_ceil(self.tile_rows) * self.view.cols().div_ceil(self.tile_cols)
+    }
+
+    /// Rows and columns of tile `i`. Tiles do not overlap.
+    pub fn chunk(&self, i: usize) -> (Range<usize>, Range<usize>) {
+        let down = self.view.count().div_ceil(self.tile_rows);
+        let (row, col) = (i % down * self.tile_rows, i / down * self.tile_cols);
+        (row..self.view.count().min(row + self.tile_rows), col..self.view.cols().min(col + self.tile_cols))
+    }
+}
+
+/// What every op answers.
+pub trait Kernel {
+    /// Name in profiles.
+    const NAME: &'static str;
+    /// The matrix it writes.
+    fn out(&self) -> Out;
+    /// Bytes and FLOPs of one run.
+    fn cost(&self) -> Cost;
+    /// Words of a worker's memory that [`Kernel::tile`] splits.
+    fn worker_words(&self) -> usize {
+        0
+    }
+    /// Computes one tile.
+    fn tile(&self, cx: &Cx<'_>, out: TileMut<'_, f32>);
+}
+
+macro_rules! ops {
+    ($($op:ident),* $(,)?) => {
+        /// One step of a plan.
+        #[derive(Debug, Clone)]
+        #[allow(missing_docs)] // each variant is the op of its name
+        pub enum Op {
+            $($op($op),)*
+        }
+
+        $(impl From<$op> for Op {
+            fn from(op: $op) -> Self {
+                Self::$op(op)
+            }
+        })*
+
+        impl Op {
+            /// Name in profiles.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$op(_) => $op::NAME,)* }
+            }
+
+            /// The matrix it writes.
+            pub fn out(&self) -> Out {
+                match self { $(Self::$op(op) => op.out(),)* }
+            }
+
+            /// Bytes and FLOPs of one run.
+            pub fn cost(&self) -> Cost {
+                match self { $(Self::$op(op) => op.cost(),)* }
+            }
+
+            /// Words of memory a worker needs for it.
+            pub fn worker_words(&self) -> usize {
+                match self { $(Self::$op(op) => op.worker_words(),)* }
+            }
+
+            /// Computes one tile.
+            pub fn tile(&self, cx: &Cx<'_>, out: TileMut<'_, f32>) {
+                match self { $(Self::$op(op) => op.tile(cx, out),)* }
+            }
+        }
+    };
+}
+ops!(
+    Affine, Attention, AvgPool, Conv, DiffusionStep, GroupNorm, GroupStats, HeadNorm, LayerNorm, Linear, NearestCode, Noise,
+    SumRows, TokenDraw,
+);
+
+/// The function applied to each element of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// None.
+    #[default]
+    Identity,
+    /// x sigmoid(x).
+    Silu,
+    /// x (1 + erf(x / sqrt 2)) / 2.
+    Gelu,
+}
+
+impl Activation {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        match self {
+            Self::Identity => x,
+            Self::Silu => math::silu(s, x),
+            Self::Gelu => math::gelu(s, x),
+        }
+    }
+}
+
+/// Bytes of `n` words.
+fn words(n: usize) -> u64 {
+    4 * n as u64
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

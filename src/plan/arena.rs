@@ -1,0 +1,182 @@
+//! The memory that a plan runs over, and how ops reach it: one rectangle written, everything else read.
+
+use super::{Plan, Space, View};
+use crate::error::Result;
+use crate::simd::Isa;
+use crate::tensor::{AlignedBytes, Mat, TileMut};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The memory of one running plan.
+#[derive(Debug)]
+pub struct Arena {
+    kept: AlignedBytes,
+    scratch: AlignedBytes,
+    workers: Vec<Mutex<AlignedBytes>>,
+}
+
+impl Arena {
+    /// Memory for `plan` on `threads` threads, with the plan's constants in place.
+    pub fn new(plan: &Plan, threads: usize) -> Result<Self> {
+        let worker = |_| AlignedBytes::zeroed(plan.worker_words * 4, "the arena of a worker").map(Mutex::new);
+        let mut arena = Self {
+            kept: AlignedBytes::zeroed(plan.kept_words * 4, "the arena")?,
+            scratch: AlignedBytes::zeroed(plan.scratch_words * 4, "the arena")?,
+            workers: (0..threads).map(worker).collect::<Result<_>>()?,
+        };
+        arena.reset(plan);
+        Ok(arena)
+    }
+
+    /// Kept memory as it is before the plan's first op.
+    pub fn reset(&mut self, plan: &Plan) {
+        self.kept.bytes_mut().fill(0);
+        for (at, words) in &plan.constants {
+            let bytes: &[u8] = bytemuck::cast_slice(words);
+            self.kept.bytes_mut()[at * 4..at * 4 + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
+    /// The contents of a dense view, for inputs. Panics if the view is not dense or not of this arena.
+    pub fn slice_mut<T: bytemuck::Pod>(&mut self, view: View) -> &mut [T] {
+        assert!(view.is_dense() && size_of::<T>() == 4);
+        let span = view.span(0);
+        let bytes = match view.space {
+            Space::Kept => self.kept.bytes_mut(),
+            Space::Scratch => self.scratch.bytes_mut(),
+        };
+        bytemuck::cast_slice_mut(&mut bytes[span.start * 4..span.end * 4])
+    }
+
+    /// The contents of a view, for results. Panics if the view is not of this arena.
+    pub fn mat<T: bytemuck::Pod>(&self, view: View) -> Mat<'_, T> {
+        let bytes = match view.space {
+            Space::Kept => self.kept.as_ref(),
+            Space::Scratch => self.scratch.as_ref(),
+        };
+        let span = view.span(0);
+        Mat::new(bytemuck::cast_slice(&bytes[span.start * 4..span.end * 4]), view.layout)
+    }
+
+    /// Access for the ops of one turn of a segment.
+    pub(super) fn shared(&mut self) -> SharedArena<'_> {
+        let base = |bytes: &mut AlignedBytes| {
+            let words: &mut [f32] = bytemuck::cast_slice_mut(bytes.bytes_mut());
+            (words.as_mut_ptr(), words.len())
+        };
+        SharedArena {
+            kept: base(&mut self.kept),
+            scratch: base(&mut self.scratch),
+            workers: &self.workers,
+            life: PhantomData,
+        }
+    }
+}
+
+/// An exclusive borrow of an arena that several threads use at once, each writing its own tile of one matrix.
+#[derive(Clone, Copy)]
+pub(super) struct SharedArena<'a> {
+    kept: (*mut f32, usize),
+    scratch: (*mut f32, usize),
+    workers: &'a [Mutex<AlignedBytes>],
+    life: PhantomData<&'a mut Arena>,
+}
+
+// SAFETY: what is reached through the pointers is either read by all or written by one: see `Cx::mat` and `SharedArena::tile`.
+unsafe impl Send for SharedArena<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for SharedArena<'_> {}
+
+impl<'a> SharedArena<'a> {
+    fn base(&self, space: Space) -> (*mut f32, usize) {
+        match space {
+            Space::Kept => self.kept,
+            Space::Scratch => self.scratch,
+        }
+    }
+
+    /// The rectangle `rows` x `cols` of `view`.
+    ///
+    /// # Safety
+    /// While the tile lives, all other tiles are of the same view and turn and do not overlap it, and every [`Cx`] of this arena
+    /// was made for that view and turn.
+    pub(super) unsafe fn tile(self, view: &View, turn: usize, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, f32> {
+        let (base, len) = self.base(view.space);
+        let span = view.span(turn);
+        assert!(span.end <= len && view.layout.is_disjoint(), "{view:?} turn {turn} in {len} words");
+        assert!(rows.end <= view.count() && cols.end <= view.cols());
+        // SAFETY: the span is inside the memory that `self` borrows exclusively; by the caller's duty nobody else writes the
+        // rectangle, and `Cx::mat` refuses to read anything of the span.
+        unsafe { TileMut::new(base.add(span.start), view.layout, rows, cols) }
+    }
+}
+
+/// What an op computes a tile with: the matrices it reads, the turn, the instruction set, a worker's own memory.
+pub struct Cx<'a> {
+    arena: SharedArena<'a>,
+    written: (Space, Range<usize>),
+    turn: usize,
+    isa: Isa,
+    worker: usize,
+}
+
+impl<'a> Cx<'a> {
+    /// A context for tiles of `written` in `turn`, for thread `worker`.
+    pub(super) fn new(arena: SharedArena<'a>, written: &View, turn: usize, isa: Isa, worker: usize) -> Self {
+        Self { arena, written: (written.space, written.span(turn)), turn, isa, worker }
+    }
+
+    /// How often the segment has run before.
+    pub fn turn(&self) -> usize {
+        self.turn
+    }
+
+    /// The instruction set to compute with.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// A matrix that the op reads. Panics if it overlaps the matrix that the op writes, which no plan does.
+    pub fn mat<T: bytemuck::Pod>(&self, view: &View) -> Mat<'a, T> {
+        const { assert!(size_of::<T>() == 4 && align_of::<T>() == 4) };
+        let (base, len) = self.arena.base(view.space);
+        let span = view.span(self.turn);
+        let (space, written) = &self.written;
+        assert!(span.end <= len, "{view:?} in {len} words");
+        assert!(
+            *space != view.space || span.end <= written.start || written.end <= span.start,
+            "{view:?} is read and written"
+        );
+        // SAFETY: the span is inside the memory borrowed by the arena's handle for 'a; only the span `written` is written
+        // meanwhile (`SharedArena::tile`), and the two do not overlap. Every word is a valid T (Pod).
+        Mat::new(unsafe { std::slice::from_raw_parts(base.add(span.start).cast(), span.len()) }, view.layout)
+    }
+
+    /// This worker's own memory, as long as the op's `worker_words` asked for.
+    pub fn worker_memory(&self) -> WorkerMemory<'a> {
+        let lock = &self.arena.workers[self.worker];
+        WorkerMemory(lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A worker's memory, borrowed for one tile.
+pub struct WorkerMemory<'a>(MutexGuard<'a, AlignedBytes>);
+
+impl WorkerMemory<'_> {
+    /// The first `lens` floats as separate slices. Panics if the plan reserved fewer.
+    pub fn split<const N: usize>(&mut self, lens: [usize; N]) -> [&mut [f32]; N] {
+        let mut rest: &mut [f32] = bytemuck::cast_slice_mut(self.0.bytes_mut());
+        lens.map(|len| {
+            // Each part starts on a cache line, as `words` counts.
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(len.next_multiple_of(16));
+            rest = tail;
+            &mut part[..len]
+        })
+    }
+
+    /// Words that [`WorkerMemory::split`] takes for `lens`.
+    pub fn words<const N: usize>(lens: [usize; N]) -> usize {
+        lens.into_iter().map(|len| len.next_multiple_of(16)).sum()
+    }
+}

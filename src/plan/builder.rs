@@ -1,0 +1,111 @@
+//! Writes plans: lays out the arena and lists the ops.
+
+use super::{Plan, Segment, Space, Stage, View};
+use crate::error::{Error, Result};
+use crate::ops::Op;
+use crate::tensor::Layout;
+
+/// Buffers start on a cache line.
+const LINE_WORDS: usize = 16;
+
+/// Writes a [`Plan`]. Kept buffers live to the plan's end; scratch buffers to the end of the [`Builder::scope`] they are made in.
+#[derive(Debug, Default)]
+pub struct Builder {
+    kept: usize,
+    scratch: usize,
+    scratch_peak: usize,
+    constants: Vec<(usize, Vec<u32>)>,
+    segments: Vec<Segment>,
+}
+
+impl Builder {
+    /// An empty plan.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `rows x cols` words that keep their contents to the end of the plan; zeros at its start.
+    pub fn kept(&mut self, rows: usize, cols: usize) -> Result<View> {
+        let at = self.kept;
+        self.kept = reserve(at, rows, cols)?;
+        Ok(View { space: Space::Kept, at, step: 0, layout: Layout::dense(rows, cols) })
+    }
+
+    /// `rows x cols` words until the end of the current [`Builder::scope`]; their first contents are undefined.
+    pub fn scratch(&mut self, rows: usize, cols: usize) -> Result<View> {
+        let at = self.scratch;
+        self.scratch = reserve(at, rows, cols)?;
+        self.scratch_peak = self.scratch_peak.max(self.scratch);
+        Ok(View { space: Space::Scratch, at, step: 0, layout: Layout::dense(rows, cols) })
+    }
+
+    /// Runs `f`; scratch buffers made in it are free for others afterwards.
+    pub fn scope<R>(&mut self, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let at = self.scratch;
+        let result = f(self);
+        self.scratch = at;
+        result
+    }
+
+    /// Kept words with these contents at the plan's start.
+    pub fn constant(&mut self, values: &[f32], cols: usize) -> Result<View> {
+        self.constant_words(values.iter().map(|v| v.to_bits()).collect(), cols)
+    }
+
+    /// Kept words with these contents at the plan's start.
+    pub fn constant_i32(&mut self, values: &[i32], cols: usize) -> Result<View> {
+        self.constant_words(values.iter().map(|&v| v as u32).collect(), cols)
+    }
+
+    fn constant_words(&mut self, words: Vec<u32>, cols: usize) -> Result<View> {
+        let view = self.kept(words.len() / cols.max(1), cols)?;
+        self.constants.push((view.at, words));
+        Ok(view)
+    }
+
+    /// Starts a segment whose ops run `repeat` times.
+    pub fn segment(&mut self, stage: Stage, index: usize, repeat: usize) {
+        self.segments.push(Segment { stage, index, repeat, ops: Vec::new(), weight: 0 });
+    }
+
+    /// Appends an op to the current segment.
+    pub fn push(&mut self, op: impl Into<Op>) {
+        let op = op.into();
+        debug_assert!(op.out().view.layout.is_disjoint(), "{op:?}");
+        let Some(segment) = self.segments.last_mut() else {
+            panic!("{} before the first segment", op.name());
+        };
+        if op.out().chunks() > 0 {
+            segment.weight += op.cost().weight();
+            segment.ops.push(op);
+        }
+    }
+
+    /// The plan.
+    pub fn finish(self) -> Plan {
+        let worker = |s: &Segment| s.ops.iter().map(Op::worker_words).max();
+        Plan {
+            kept_words: self.kept,
+            scratch_words: self.scratch_peak,
+            worker_words: self.segments.iter().filter_map(worker).max().unwrap_or(0),
+            constants: self.constants,
+            weight: self.segments.iter().map(|s| s.weight * s.repeat as u64).sum(),
+            segments: self.segments,
+        }
+    }
+}
+
+/// The first free word behind `rows x cols` words at `at`.
+fn reserve(at: usize, rows: usize, cols: usize) -> Result<usize> {
+    // Words, and bytes of them, stay far from overflow: sums of a few such numbers fit.
+    const MOST: usize = 1 << 46;
+    rows.checked_mul(cols)
+        .and_then(|n| n.checked_next_multiple_of(LINE_WORDS))
+        .and_then(|n| at.checked_add(n))
+        .filter(|&end| end < MOST)
+        .ok_or_else(|| Error::Memory {
+            what: format!("a buffer of {rows} x {cols} numbers"),
+            bytes: (rows as u64).saturating_mul(cols as u64).saturating_mul(4),
+            reason: "more than any machine addresses".to_owned(),
+        })
+}

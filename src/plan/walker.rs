@@ -1,0 +1,146 @@
+//! Runs a plan on the CPU, a slice of chunks at a time.
+
+use super::arena::SharedArena;
+use super::{Arena, Cost, Cx, Plan, Stage};
+use crate::ops::Op;
+use crate::pool::Pool;
+use crate::simd::Isa;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// A place in a plan: all that a paused run needs to go on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Segment.
+    pub segment: usize,
+    /// Turn of the segment.
+    pub turn: usize,
+    /// Op of the segment.
+    pub op: usize,
+    /// Chunk of the op.
+    pub chunk: usize,
+    /// Cost done before this op, by [`Cost::weight`].
+    pub done: u64,
+}
+
+impl Cursor {
+    /// Whether nothing is left to do.
+    pub fn is_finished(&self, plan: &Plan) -> bool {
+        self.segment >= plan.segments.len()
+    }
+}
+
+/// Time, calls and cost by stage and op.
+#[derive(Debug, Clone, Default)]
+pub struct Profile {
+    /// One entry for each stage and kind of op, in the order of their first use.
+    pub ops: Vec<OpProfile>,
+}
+
+/// Time, calls and cost of one kind of op in one stage.
+#[derive(Debug, Clone, Copy)]
+pub struct OpProfile {
+    /// The stage.
+    pub stage: Stage,
+    /// The op's name.
+    pub name: &'static str,
+    /// How often it ran.
+    pub calls: u64,
+    /// Wall time.
+    pub time: Duration,
+    /// Bytes and FLOPs of all calls.
+    pub cost: Cost,
+}
+
+impl Profile {
+    fn add(&mut self, stage: Stage, op: &Op, time: Duration, ended: bool) {
+        let at = self.ops.iter().position(|o| o.stage == stage && o.name == op.name()).unwrap_or_else(|| {
+            let new = OpProfile { stage, name: op.name(), calls: 0, time: Duration::ZERO, cost: Cost::default() };
+            self.ops.push(new);
+            self.ops.len() - 1
+        });
+        let entry = &mut self.ops[at];
+        entry.time += time;
+        if ended {
+            entry.calls += 1;
+            entry.cost = entry.cost + op.cost();
+        }
+    }
+}
+
+/// Cost of a slice of chunks between two looks at the clock: some 100 microseconds of one core.
+const SLICE_WEIGHT: u64 = 4_000_000;
+
+/// Ops that cost less run on the caller's thread: waking others takes longer.
+const PARALLEL_WEIGHT: u64 = 400_000;
+
+/// What a plan runs with.
+#[derive(Debug)]
+pub struct Walker<'a> {
+    /// The program.
+    pub plan: &'a Plan,
+    /// Its memory.
+    pub arena: &'a mut Arena,
+    /// The threads.
+    pub pool: &'a Pool,
+    /// The instructions.
+    pub isa: Isa,
+    /// Where times are added, if they are wanted.
+    pub profile: Option<&'a mut Profile>,
+}
+
+impl Walker<'_> {
+    /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each slice of chunks. At least one slice
+    /// is done, so a caller with any budget gets there.
+    pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool + Send) {
+        let Self { plan, arena, pool, isa, profile } = self;
+        let shared = arena.shared();
+        pool.enter(|| {
+            while let Some(segment) = plan.segments.get(cursor.segment) {
+                while cursor.turn < segment.repeat {
+                    while let Some(op) = segment.ops.get(cursor.op) {
+                        let (out, weight) = (op.out(), op.cost().weight());
+                        let chunks = out.chunks();
+                        let each = (weight / chunks.max(1) as u64).max(1);
+                        let slice = (SLICE_WEIGHT / each).max(1) as usize * pool.threads();
+                        while cursor.chunk < chunks {
+                            let range = cursor.chunk..chunks.min(cursor.chunk + slice);
+                            cursor.chunk = range.end;
+                            let start = profile.is_some().then(Instant::now);
+                            run_chunks(shared, op, cursor.turn, range, pool, *isa, weight > PARALLEL_WEIGHT);
+                            if let (Some(start), Some(profile)) = (start, profile.as_deref_mut()) {
+                                profile.add(segment.stage, op, start.elapsed(), cursor.chunk == chunks);
+                            }
+                            if cursor.chunk < chunks && pause(cursor) {
+                                return;
+                            }
+                        }
+                        cursor.done += weight;
+                        cursor.op += 1;
+                        cursor.chunk = 0;
+                        if pause(cursor) {
+                            return;
+                        }
+                    }
+                    cursor.turn += 1;
+                    cursor.op = 0;
+                }
+                cursor.segment += 1;
+                cursor.turn = 0;
+            }
+        });
+    }
+}
+
+/// Computes some chunks (tiles of the output) of one op.
+fn run_chunks(arena: SharedArena<'_>, op: &Op, turn: usize, range: Range<usize>, pool: &Pool, isa: Isa, parallel: bool) {
+    let out = op.out();
+    pool.for_each(range, parallel, |worker, chunk| {
+        let (rows, cols) = out.chunk(chunk);
+        let cx = Cx::new(arena, &out.view, turn, isa, worker);
+        // SAFETY: chunks are disjoint rectangles of one view (`Out::chunk`), `for_each` gives each to one call, and `Walker::run`
+        // borrows the arena exclusively and runs one op at a time.
+        let tile = unsafe { arena.tile(&out.view, turn, rows, cols) };
+        op.tile(&cx, tile);
+    });
+}

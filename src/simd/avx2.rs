@@ -1,0 +1,139 @@
+//! The leaf for x86-64 processors with AVX2, FMA and F16C (2013 and later): eight lanes.
+
+use super::{Job, Simd};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// Proof that the processor has AVX2, FMA and F16C.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    /// The proof, where it holds.
+    pub(super) fn new() -> Option<Self> {
+        let has =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        has.then_some(Self(()))
+    }
+
+    /// Does `job`, compiled for this leaf.
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Out {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn entry<J: Job>(s: Avx2, job: J) -> J::Out {
+            job.run(s)
+        }
+        // SAFETY: self proves that the processor has these features.
+        unsafe { entry(self, job) }
+    }
+
+    /// A mask whose first `n` lanes are set.
+    #[inline(always)]
+    fn mask(self, n: usize) -> __m256i {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+    }
+}
+
+/// A method that is one intrinsic.
+macro_rules! intrinsic {
+    ($($name:ident($($arg:ident),*) = $call:expr;)*) => {
+        $(
+            #[inline(always)]
+            fn $name(self, $($arg: __m256),*) -> __m256 {
+                // SAFETY: self proves the features.
+                unsafe { $call }
+            }
+        )*
+    };
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+    const ACCUMULATORS: usize = 8;
+
+    intrinsic! {
+        add(a, b) = _mm256_add_ps(a, b);
+        sub(a, b) = _mm256_sub_ps(a, b);
+        mul(a, b) = _mm256_mul_ps(a, b);
+        div(a, b) = _mm256_div_ps(a, b);
+        fma(a, b, c) = _mm256_fmadd_ps(a, b, c);
+        max(a, b) = _mm256_max_ps(a, b);
+        min(a, b) = _mm256_min_ps(a, b);
+        round(a) = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        scale2(a, n) = {
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        };
+        with_sign(a, sign) = {
+            let bit = _mm256_set1_ps(-0.0);
+            _mm256_or_ps(_mm256_andnot_ps(bit, a), _mm256_and_ps(bit, sign))
+        };
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(self, x: *const f32) -> __m256 {
+        // SAFETY: eight floats are readable at x; self proves the features.
+        unsafe { _mm256_loadu_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_tail_ptr(self, x: *const f32, n: usize) -> __m256 {
+        // SAFETY: only the n lanes of the mask are read; self proves the features.
+        unsafe { _mm256_maskload_ps(x, self.mask(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ptr(self, x: *mut f32, v: __m256) {
+        // SAFETY: eight floats are writable at x; self proves the features.
+        unsafe { _mm256_storeu_ps(x, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_tail_ptr(self, x: *mut f32, n: usize, v: __m256) {
+        // SAFETY: only the n lanes of the mask are written; self proves the features.
+        unsafe { _mm256_maskstore_ps(x, self.mask(n), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, x: *const bf16) -> __m256 {
+        // SAFETY: eight elements (16 bytes) are readable at x; self proves the features.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, x: *const f16) -> __m256 {
+        // SAFETY: eight elements (16 bytes) are readable at x; self proves the features.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.cast())) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        // SAFETY: self proves the features.
+        unsafe {
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest(self, a: __m256) -> f32 {
+        // SAFETY: self proves the features.
+        unsafe {
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+}

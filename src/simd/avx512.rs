@@ -1,0 +1,164 @@
+//! The leaf for x86-64 processors with AVX-512 F, BW, DQ and VL: sixteen lanes, tails by mask.
+
+use super::{Job, Simd};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// Proof that the processor has AVX-512 F, BW, DQ and VL, and all of the AVX2 leaf.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    /// The proof, where it holds.
+    pub(super) fn new() -> Option<Self> {
+        let has = super::avx2::Avx2::new().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        has.then_some(Self(()))
+    }
+
+    /// Does `job`, compiled for this leaf.
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Out {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn entry<J: Job>(s: Avx512, job: J) -> J::Out {
+            job.run(s)
+        }
+        // SAFETY: self proves that the processor has these features.
+        unsafe { entry(self, job) }
+    }
+}
+
+/// The first `n` lanes.
+#[inline(always)]
+fn mask(n: usize) -> __mmask16 {
+    ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+/// A method that is one intrinsic.
+macro_rules! intrinsic {
+    ($($name:ident($($arg:ident),*) = $call:expr;)*) => {
+        $(
+            #[inline(always)]
+            fn $name(self, $($arg: __m512),*) -> __m512 {
+                // SAFETY: self proves the features.
+                unsafe { $call }
+            }
+        )*
+    };
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const ACCUMULATORS: usize = 16;
+
+    intrinsic! {
+        add(a, b) = _mm512_add_ps(a, b);
+        sub(a, b) = _mm512_sub_ps(a, b);
+        mul(a, b) = _mm512_mul_ps(a, b);
+        div(a, b) = _mm512_div_ps(a, b);
+        fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
+        max(a, b) = _mm512_max_ps(a, b);
+        min(a, b) = _mm512_min_ps(a, b);
+        round(a) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        scale2(a, n) = _mm512_scalef_ps(a, n);
+        with_sign(a, sign) = {
+            let bit = _mm512_set1_ps(-0.0);
+            _mm512_or_ps(_mm512_andnot_ps(bit, a), _mm512_and_ps(bit, sign))
+        };
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(self, x: *const f32) -> __m512 {
+        // SAFETY: sixteen floats are readable at x; self proves the features.
+        unsafe { _mm512_loadu_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_tail_ptr(self, x: *const f32, n: usize) -> __m512 {
+        // SAFETY: only the n lanes of the mask are read; self proves the features.
+        unsafe { _mm512_maskz_loadu_ps(mask(n), x) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ptr(self, x: *mut f32, v: __m512) {
+        // SAFETY: sixteen floats are writable at x; self proves the features.
+        unsafe { _mm512_storeu_ps(x, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_tail_ptr(self, x: *mut f32, n: usize, v: __m512) {
+        // SAFETY: only the n lanes of the mask are written; self proves the features.
+        unsafe { _mm512_mask_storeu_ps(x, mask(n), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, x: *const bf16) -> __m512 {
+        // SAFETY: sixteen elements (32 bytes) are readable at x; self proves the features.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, x: *const f16) -> __m512 {
+        // SAFETY: sixteen elements (32 bytes) are readable at x; self proves the features.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.cast())) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        self.sums([a])[0]
+    }
+
+    #[inline(always)]
+    fn largest(self, a: __m512) -> f32 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_reduce_max_ps(a) }
+    }
+
+    /// Sixteen sums in one tree of 15 additions: each level adds the same pairs of lanes of every vector, so a
+    /// vector's sum does not depend on its place or company.
+    #[inline(always)]
+    fn sums<const N: usize>(self, v: [__m512; N]) -> [f32; N] {
+        const { assert!(N <= 16) };
+        let at = |i: usize| if i < N { v[i] } else { self.zero() };
+        // SAFETY: self proves the features; the array is as long as the store.
+        unsafe {
+            // Within each 128-bit quarter: lanes 0+2 and 1+3 of two vectors, then their sum, four vectors a register.
+            let quad = |i: usize| {
+                if i >= N {
+                    return self.zero();
+                }
+                let pair = |a: __m512, b: __m512| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (x, y) = (
+                    _mm512_castps_pd(pair(at(i), at(i + 1))),
+                    _mm512_castps_pd(pair(at(i + 2), at(i + 3))),
+                );
+                _mm512_add_ps(
+                    _mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                    _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)),
+                )
+            };
+            // Across the quarters: 0+2 and 1+3, then their sum.
+            let half = |p: __m512, q: __m512| {
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(p, q), _mm512_shuffle_f32x4::<0xEE>(p, q))
+            };
+            let (u, w) = (half(quad(0), quad(4)), half(quad(8), quad(12)));
+            let all = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(u, w), _mm512_shuffle_f32x4::<0xDD>(u, w));
+            let mut out = [0.0; 16];
+            _mm512_storeu_ps(out.as_mut_ptr(), all);
+            std::array::from_fn(|i| out[i])
+        }
+    }
+}

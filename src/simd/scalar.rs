@@ -1,0 +1,125 @@
+//! The leaf for any processor: four lanes in an array, plain Rust. The compiler may use what every processor of the target has.
+
+use super::Simd;
+use half::{bf16, f16};
+
+/// Proof of nothing: every processor has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scalar;
+
+type V = [f32; 4];
+
+#[inline(always)]
+fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for Scalar {
+    type V = V;
+    const LANES: usize = 4;
+    const ACCUMULATORS: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        [x; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(self, x: *const f32) -> V {
+        // SAFETY: four floats are readable at x; the array type has their alignment.
+        unsafe { x.cast::<V>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_tail_ptr(self, x: *const f32, n: usize) -> V {
+        // SAFETY: only the first n <= 4 floats are read.
+        std::array::from_fn(|i| if i < n { unsafe { *x.add(i) } } else { 0.0 })
+    }
+
+    #[inline(always)]
+    unsafe fn store_ptr(self, x: *mut f32, v: V) {
+        // SAFETY: four floats are writable at x.
+        unsafe { x.cast::<V>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_tail_ptr(self, x: *mut f32, n: usize, v: V) {
+        for (i, v) in v.into_iter().enumerate().take(n) {
+            // SAFETY: i < n floats are writable at x.
+            unsafe { *x.add(i) = v };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, x: *const bf16) -> V {
+        // SAFETY: four elements are readable at x.
+        std::array::from_fn(|i| unsafe { *x.add(i) }.to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, x: *const f16) -> V {
+        // SAFETY: four elements are readable at x.
+        std::array::from_fn(|i| unsafe { *x.add(i) }.to_f32())
+    }
+
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a / b)
+    }
+
+    /// Rounded twice: a fused product in software costs some fifty times more.
+    #[inline(always)]
+    fn fma(self, a: V, b: V, c: V) -> V {
+        self.add(self.mul(a, b), c)
+    }
+
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn round(self, a: V) -> V {
+        a.map(f32::round_ties_even)
+    }
+
+    #[inline(always)]
+    fn scale2(self, a: V, n: V) -> V {
+        zip(a, n, |a, n| a * f32::from_bits(((n as i32 + 127) << 23) as u32))
+    }
+
+    #[inline(always)]
+    fn with_sign(self, a: V, sign: V) -> V {
+        zip(a, sign, f32::copysign)
+    }
+
+    #[inline(always)]
+    fn sum(self, a: V) -> f32 {
+        (a[0] + a[2]) + (a[1] + a[3])
+    }
+
+    #[inline(always)]
+    fn largest(self, a: V) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
