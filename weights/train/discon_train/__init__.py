@@ -1,0 +1,1 @@
+"""Trains the parts of a DisCon model and writes its folder."""

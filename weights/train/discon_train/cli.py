@@ -1,0 +1,116 @@
+"""Trains a DisCon model: data, vae and vq, encode, rar (stage 1), discon (stage 2), export, cases, grids; or all."""
+import argparse
+import pathlib
+import sys
+
+from .errors import TrainError
+
+HERE = pathlib.Path(__file__).resolve().parent.parent
+TRAINED = ("vae", "vq", "rar", "discon")
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="discon_train", description=__doc__)
+    sub = p.add_subparsers(dest="command", required=True)
+
+    def command(name, text, **kinds):
+        c = sub.add_parser(name, help=text, description=text)
+        c.add_argument("--config", type=pathlib.Path, default=HERE / "configs" / "avatars-64.json", help="settings of the model (JSON)")
+        c.add_argument("--run", type=pathlib.Path, help="folder of data and checkpoints; default runs/NAME beside the package")
+        c.add_argument("--threads", type=int, default=1, help="threads of this process (1: start one process a core)")
+        for option, kind in kinds.items():
+            c.add_argument("--" + option.replace("_", "-"), **kind)
+        return c
+
+    images = dict(type=pathlib.Path, help="IMAGES/CLASS/*.png: pictures to learn; without it the avatars are drawn")
+    background = dict(default="ffffff", help="colour laid under transparent pictures")
+    minutes = dict(type=float, help="start the cooldown early enough to end after this much training time")
+    out = dict(type=pathlib.Path, help="model folder; default RUN/model")
+    command("data", "draw or pack the pictures into RUN/data", images=images, background=background)
+    for part in TRAINED:
+        command(part, f"train {part}; continues where it stopped", minutes=minutes)
+    command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
+    command("export", "write the model folder", out=out)
+    command("cases", "write the known answers into the model folder", out=out)
+    command("grids", "write sheets of pictures", out=out, to=dict(type=pathlib.Path, help="where to; default OUT/card"),
+            columns=dict(type=int, default=8), seed=dict(type=int, default=1), only=dict(choices=("real", "rebuilt", "generated")))
+    command("measure", "sizes, steps and held-out figures of a run", out=out)
+    command("all", "every command in turn", images=images, background=background, minutes=minutes, out=out)
+    return p
+
+
+def make_data(args, config, run):
+    from . import data
+    if args.images:
+        counts = data.pack_folder(args.images, run / "data", config["image_size"], data.colour(args.background))
+        print(f"data: {sum(counts.values())} pictures, {len(counts) // 3} classes in {run / 'data'}")
+    else:
+        n = config.get("avatars", {"train": 4000, "val": 128, "test": 128})
+        data.render_avatars(run / "data", n["train"], n["val"], n["test"], config["image_size"])
+
+
+def train_part(part, config, run, minutes):
+    from . import autoencoders, transformers
+    from .data import Images
+    from .export import net_config
+    from .loop import train
+    section = config[part]
+    options = section.get("task", {})
+    if part in ("vae", "vq"):
+        task = {"vae": autoencoders.VaeTask, "vq": autoencoders.VqTask}[part](section["net"], run / "data", **options)
+    else:
+        net = net_config(config, part, len(Images(run / "data", "train").classes))
+        task = {"rar": transformers.RarTask, "discon": transformers.Stage2Task}[part](net, run, **options)
+    print(f"{part}: {sum(p.numel() for p in task.net.parameters()) / 1e6:.2f}M parameters, {task.count} images", flush=True)
+    train(task, run, part, section["train"], minutes)
+
+
+def do(command, args, config, run):
+    if command == "data":
+        make_data(args, config, run)
+    elif command in TRAINED:
+        train_part(command, config, run, args.minutes)
+    elif command == "encode":
+        from . import encode
+        for kind in [getattr(args, "only", None)] if getattr(args, "only", None) else ["latents", "codes"]:
+            getattr(encode, "encode_" + kind)(config, run)
+    elif command == "all":
+        for each in ("data", "vae", "vq", "encode", "rar", "discon", "export", "cases", "grids", "measure"):
+            if each == "data" and (run / "data").exists():
+                continue
+            do(each, args, config, run)
+    else:
+        out = args.out or run / "model"
+        if command == "export":
+            from .export import export
+            for name, size in export(config, run, out).items():
+                print(f"{out / name}: {size} bytes")
+        elif command == "cases":
+            from .cases import write_cases
+            from .data import Images
+            images = Images(run / "data", "test")
+            print("cases:", *write_cases(out, images.batch(images.spread(1)[[0, -1]])))
+        elif command == "grids":
+            from .grids import write_grids
+            for path in write_grids(out, run / "data", getattr(args, "to", None) or out / "card", getattr(args, "columns", 8),
+                                    getattr(args, "seed", 1), only=getattr(args, "only", None)):
+                print(path)
+        else:
+            from .measure import measure
+            measure(out, run)
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    try:
+        from .data import read_json
+        import torch
+        torch.set_num_threads(args.threads)
+        config = read_json(args.config)
+        do(args.command, args, config, args.run or HERE / "runs" / config["name"])
+    except TrainError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

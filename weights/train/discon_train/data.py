@@ -1,0 +1,159 @@
+"""Packed images by class and split: DATA/SPLIT/CLASS.npy, uint8 [images, size, size, 3]."""
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from .errors import TrainError
+from .progress import bar
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+RENDERER = pathlib.Path(__file__).resolve().parent.parent / "avatars"
+
+
+def colour(text):
+    """'ffffff' or '#ffffff' -> (r, g, b)."""
+    text = text.lstrip("#")
+    try:
+        if len(text) != 6:
+            raise ValueError
+        return tuple(bytes.fromhex(text))
+    except ValueError:
+        raise TrainError(f"colour '{text}' is not six hexadecimal digits") from None
+
+
+def read_image(path, size, background):
+    """A picture file -> uint8 [size, size, 3]: alpha laid over `background`, sides padded with it to a square,
+    then resized (Lanczos), never cropped."""
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as im:
+            im = im.convert("RGBA")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
+        raise TrainError(f"{path}: not a readable picture ({e})") from None
+    side = max(im.size)
+    square = Image.new("RGBA", (side, side), (*background, 255))
+    square.alpha_composite(im, ((side - im.width) // 2, (side - im.height) // 2))
+    square = square.convert("RGB")
+    return np.asarray(square if side == size else square.resize((size, size), Image.LANCZOS), np.uint8)
+
+
+def write_npy(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "wb") as f:
+        np.save(f, array)
+    os.replace(part, path)
+
+
+def pack_folder(source, out, size, background=(255, 255, 255), held_out=0.02):
+    """SOURCE/CLASS/*.png -> packed arrays in OUT. A picture's split follows from the hash of its file, and equal
+    files count once, so no picture is in two splits. `held_out` of a class, one at least, goes to val and to test."""
+    source, out = pathlib.Path(source), pathlib.Path(out)
+    if not source.is_dir():
+        raise TrainError(f"{source}: no such folder")
+    folders = sorted(p for p in source.iterdir() if p.is_dir())
+    if not folders:
+        raise TrainError(f"{source}: no class folders in it; expected {source}/CLASS/*.png")
+    if out.exists() and any(out.iterdir()):
+        raise TrainError(f"{out}: not empty; give a new folder or remove it")
+    counts = {}
+    for folder in folders:
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        by_hash = {hashlib.sha256(p.read_bytes()).hexdigest(): p for p in files}
+        if len(by_hash) < 3:
+            raise TrainError(f"{folder}: {len(by_hash)} different pictures; a class needs 3 or more ({', '.join(SUFFIXES)})")
+        keys = sorted(by_hash)
+        n = max(1, round(held_out * len(keys)))
+        for split, part in (("test", keys[:n]), ("val", keys[n : 2 * n]), ("train", keys[2 * n :])):
+            images = [read_image(by_hash[k], size, background) for k in bar(part, f"{folder.name} {split}")]
+            write_npy(out / split / f"{folder.name}.npy", np.stack(images))
+            counts[f"{folder.name}/{split}"] = len(part)
+    return counts
+
+
+def render_avatars(out, train, val, test, size=64, processes=2, classes=None):
+    """Draws the avatars with the Node script beside this package."""
+    if shutil.which("node") is None:
+        raise TrainError("node is not installed; the avatars are drawn by weights/train/avatars/render.mjs")
+    if not (RENDERER / "node_modules").is_dir():
+        raise TrainError(f"{RENDERER}: packages missing; run 'npm ci' there first")
+    base = ["node", str(RENDERER / "render.mjs"), "--out", str(out), "--size", str(size)]
+    base += ["--train", str(train), "--val", str(val), "--test", str(test)]
+    if classes:
+        base += ["--classes", ",".join(classes)]
+    jobs = [subprocess.Popen(base + ["--part", f"{i}/{processes}"]) for i in range(processes)]
+    if any([j.wait() for j in jobs]):
+        raise TrainError("the renderer failed; see its message above")
+
+
+class Images:
+    """The images of one split: `classes` names, `labels` [N], and pixels by index."""
+
+    def __init__(self, folder, split, limit=None):
+        folder = pathlib.Path(folder) / split
+        files = sorted(folder.glob("*.npy"))
+        if not files:
+            raise TrainError(f"{folder}: no packed classes (*.npy) there; run the data command first")
+        self.classes, self.arrays, starts = [f.stem for f in files], [], [0]
+        for f in files:
+            a = np.load(f, mmap_mode="r")
+            if a.ndim != 4 or a.dtype != np.uint8 or a.shape[1] != a.shape[2] or a.shape[3] != 3:
+                raise TrainError(f"{f}: expected uint8 [images, size, size, 3], found {a.dtype} {list(a.shape)}")
+            if len(a) == 0:
+                raise TrainError(f"{f}: empty class")
+            if a.shape[1:] != (self.arrays or [a])[0].shape[1:]:
+                raise TrainError(f"{f}: {a.shape[1]} pixels wide, {files[0].name} has {self.arrays[0].shape[1]}")
+            self.arrays.append(a[:limit])
+            starts.append(starts[-1] + len(self.arrays[-1]))
+        self.starts = np.array(starts)
+        self.size = self.arrays[0].shape[1]
+        self.labels = torch.from_numpy(np.repeat(np.arange(len(files)), np.diff(self.starts)))
+
+    def __len__(self):
+        return int(self.starts[-1])
+
+    def pixels(self, index):
+        """[N] indices -> uint8 [N, 3, size, size]."""
+        index = np.asarray(index)
+        which = np.searchsorted(self.starts, index, "right") - 1
+        out = np.stack([self.arrays[c][i - self.starts[c]] for c, i in zip(which, index)])
+        return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+    def batch(self, index):
+        """[N] indices -> float [N, 3, size, size] in [-1, 1]."""
+        return self.pixels(index).float() / 127.5 - 1
+
+    def spread(self, per_class):
+        """Indices of the first `per_class` images of every class, class by class."""
+        return np.concatenate([np.arange(a, min(a + per_class, b)) for a, b in zip(self.starts, self.starts[1:])])
+
+
+class Order:
+    """Which images step s sees: a fresh permutation every pass, a function of seed and step alone."""
+
+    def __init__(self, count, batch, seed):
+        self.count, self.batch, self.seed, self.epoch = count, batch, seed, None
+
+    def permutation(self, epoch):
+        if epoch != self.epoch:
+            self.epoch, self.perm = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return self.perm
+
+    def __call__(self, step):
+        places = step * self.batch + np.arange(self.batch)
+        return np.array([self.permutation(p // self.count)[p % self.count] for p in places])
+
+
+def read_json(path):
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as e:
+        raise TrainError(f"{path}: {e}") from None

@@ -1,0 +1,75 @@
+"""Latents and codes of the whole data set, computed once the autoencoders are trained.
+
+RUN/latents/SPLIT.npy: float16 [images, L, C], posterior means in raster order; latents/stats.json: mean and deviation
+of every channel over the training split. RUN/codes/SPLIT.npy: int16 [images, L]; codes/codebook.npy: float32 [K, C].
+"""
+import json
+import pathlib
+
+import numpy as np
+import torch
+
+from .data import SPLITS, Images, read_json, write_npy
+from .errors import TrainError
+from .loop import trained
+from .nets.vae import Vae
+from .nets.vq import Vq
+from .progress import bar
+
+BATCH = 64
+
+
+@torch.no_grad()
+def sweep(images, encode, label):
+    parts = [encode(images.batch(np.arange(i, min(i + BATCH, len(images))))) for i in bar(range(0, len(images), BATCH), label)]
+    return np.concatenate(parts)
+
+
+def encode_latents(config, run):
+    section = config["vae"]
+    flag = section.get("task", {}).get("attention", False)
+    net, _ = trained(Vae(section["net"], (flag, flag)), run, "vae")
+    tokens = lambda x: net.encode(x)[0].flatten(2).transpose(1, 2).float().numpy().astype(np.float16)
+    for split in SPLITS:
+        with torch.autocast("cpu", torch.bfloat16, enabled=split == "train"):
+            found = sweep(Images(run / "data", split), tokens, f"latents {split}")
+        write_npy(run / "latents" / f"{split}.npy", found)
+        if split == "train":
+            wide = found.reshape(-1, found.shape[-1]).astype(np.float32)
+            stats = dict(mean=[round(float(v), 6) for v in wide.mean(0)], std=[round(float(v), 6) for v in wide.std(0)])
+    (run / "latents" / "stats.json").write_text(json.dumps(stats))
+
+
+def encode_codes(config, run):
+    net, _ = trained(Vq(config["vq"]["net"]), run, "vq")
+    codes = lambda x: net.encode((x + 1) / 2).numpy().astype(np.int16)
+    for split in SPLITS:
+        write_npy(run / "codes" / f"{split}.npy", sweep(Images(run / "data", split), codes, f"codes {split}"))
+    write_npy(run / "codes" / "codebook.npy", net.quantize.embedding.weight.numpy())
+
+
+class Tokens:
+    """Codes [N, L], labels [N] and, on demand, normalised latents [N, L, C] of a split."""
+
+    def __init__(self, run, split, latents):
+        run = pathlib.Path(run)
+        path = run / "codes" / f"{split}.npy"
+        if not path.exists() or (latents and not (run / "latents" / "stats.json").exists()):
+            raise TrainError(f"{run}: no codes or latents yet; run the encode command first")
+        images = Images(run / "data", split)
+        self.labels, self.classes, self.starts = images.labels, images.classes, images.starts
+        self.codes = torch.from_numpy(np.load(path)).long()
+        self.codebook = torch.from_numpy(np.load(run / "codes" / "codebook.npy"))
+        if len(self.codes) != len(images):
+            raise TrainError(f"{path}: {len(self.codes)} rows for {len(images)} images; run the encode command again")
+        if latents:
+            stats = read_json(run / "latents" / "stats.json")
+            mean, std = (torch.tensor(stats[k]) for k in ("mean", "std"))
+            raw = torch.from_numpy(np.load(run / "latents" / f"{split}.npy"))
+            self.tokens = ((raw.float() - mean) / std).half()
+
+    def __len__(self):
+        return len(self.codes)
+
+    def spread(self, per_class):
+        return np.concatenate([np.arange(a, min(a + per_class, b)) for a, b in zip(self.starts, self.starts[1:])])

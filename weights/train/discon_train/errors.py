@@ -1,0 +1,2 @@
+class TrainError(Exception):
+    """A mistake in what was asked or given; printed as one line, without a trace."""

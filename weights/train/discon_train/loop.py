@@ -1,0 +1,189 @@
+"""The training loop of every part: resumable exactly, ended at any time by a cooldown of known length."""
+import contextlib
+import os
+import pathlib
+import signal
+import time
+
+import torch
+
+from .data import Order
+from .progress import Progress
+
+DEFAULTS = dict(steps=10000, cooldown=1000, warmup=100, batch=8, lr=1e-3, optimizer="adamw", weight_decay=0.0, betas=[0.9, 0.99],
+                clip=1.0, ema=0.0, bf16=False, seed=1, eval_every=1000, save_seconds=100)
+
+
+class Task:
+    """What a part defines. `net` is trained; all randomness comes from the generator given to `loss`."""
+
+    net: torch.nn.Module
+    count: int
+
+    def loss(self, index, gen, step):
+        """Batch of training indices -> (loss, {name: float to show})."""
+        raise NotImplementedError
+
+    def evaluate(self):
+        """Held-out figures {name: float} of `net` as it is."""
+        return {}
+
+    def after_step(self, step, gen):
+        pass
+
+    def state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
+
+
+def save(path, state):
+    """Writes a checkpoint in one move, so that a stop never leaves half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def generator(seed, step):
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def optimizers(net, s):
+    """AdamW, or Muon for the matrices inside blocks and AdamW for the rest."""
+    params = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
+    hidden = [p for n, p in params if s["optimizer"] == "muon" and p.ndim == 2 and "blocks." in n]
+    chosen = {id(p) for p in hidden}
+    rest = [p for _, p in params if id(p) not in chosen]
+    decay, plain = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
+    groups = [dict(params=decay, weight_decay=s["weight_decay"]), dict(params=plain, weight_decay=0.0)]
+    found = [torch.optim.AdamW([g for g in groups if g["params"]], lr=s["lr"], betas=tuple(s["betas"]), fused=True)]
+    if hidden:
+        found.append(torch.optim.Muon(hidden, lr=s["lr"], weight_decay=s["weight_decay"], momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+    return found
+
+
+def rate(step, s, cooldown_from):
+    """Share of the full rate: linear warm-up, constant, then 1 - sqrt over the cooldown."""
+    share = min(1.0, (step + 1) / max(1, s["warmup"]))
+    if step >= cooldown_from:
+        share *= 1 - ((step - cooldown_from) / max(1, s["cooldown"])) ** 0.5
+    return share
+
+
+def mean_weights(ema, net, decay):
+    with torch.no_grad():
+        torch._foreach_lerp_(list(ema.values()), [dict(net.named_parameters())[k] for k in ema], 1 - decay)
+
+
+@contextlib.contextmanager
+def swapped(net, ema):
+    """Inside, `net` has the averaged weights."""
+    if not ema:
+        yield net
+        return
+    kept = {k: p.detach().clone() for k, p in net.named_parameters() if k in ema}
+    with torch.no_grad():
+        for k, p in net.named_parameters():
+            if k in ema:
+                p.copy_(ema[k])
+    yield net
+    with torch.no_grad():
+        for k, p in net.named_parameters():
+            if k in kept:
+                p.copy_(kept[k])
+
+
+def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0):
+    """Trains `task` until its cooldown ends; continues from FOLDER/PART.pt when that is there.
+
+    The cooldown starts at steps - cooldown, or at once when the file FOLDER/PART.finish appears, or when only as much
+    of `minutes` is left as it takes. `stop_at` stops (saved) at a step, for tests. Returns the state."""
+    s = {**DEFAULTS, **settings}
+    folder = pathlib.Path(folder)
+    path, finish = folder / f"{part}.pt", folder / f"{part}.finish"
+    net, opts = task.net, optimizers(task.net, s)
+    ema = {k: p.detach().clone() for k, p in net.named_parameters() if p.requires_grad} if s["ema"] else {}
+    step, seconds, cooldown_from, history = 0, 0.0, s["steps"] - s["cooldown"], []
+    if path.exists():
+        state = torch.load(path, weights_only=False)
+        net.load_state_dict(state["net"])
+        for o, saved in zip(opts, state["opts"]):
+            o.load_state_dict(saved)
+        ema, step, seconds, history = state["ema"], state["step"], state["seconds"], state["history"]
+        cooldown_from = min(cooldown_from, state["cooldown_from"])
+        task.load_state(state["task"])
+        print(f"{part}: continues at step {step}", flush=True)
+    order = Order(task.count, s["batch"], s["seed"])
+    stopped = []
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    show = Progress(part, cooldown_from + s["cooldown"], step, every)
+    begin = saved_at = time.monotonic()
+    earlier, first = seconds, step
+
+    def state():
+        return dict(step=step, net=net.state_dict(), ema=ema, opts=[o.state_dict() for o in opts], task=task.state(),
+                    cooldown_from=cooldown_from, seconds=seconds, settings=s, history=history)
+
+    def judge():
+        net.eval()
+        with swapped(net, ema), torch.no_grad():
+            found = task.evaluate()
+        net.train()
+        if found:
+            history.append(dict(step=step, seconds=round(seconds, 1), **found))
+            show.note(f"step {step} held out: " + " ".join(f"{k} {v:.4f}" for k, v in found.items()))
+
+    net.train()
+    while step < cooldown_from + s["cooldown"]:
+        if stopped or (stop_at is not None and step >= stop_at):
+            break
+        if step < cooldown_from:
+            pace = (time.monotonic() - begin) / max(1, step - first) if step - first >= 20 else 0.0
+            if finish.exists() or (minutes and seconds + pace * s["cooldown"] >= 60 * minutes):
+                cooldown_from = step
+                show.note(f"cooldown from step {step}, {s['cooldown']} steps")
+        gen = generator(s["seed"], step)
+        share = rate(step, s, cooldown_from)
+        for o in opts:
+            for g in o.param_groups:
+                g["lr"] = s["lr"] * share
+        with torch.autocast("cpu", torch.bfloat16, enabled=s["bf16"]):
+            loss, values = task.loss(order(step), gen, step)
+        for o in opts:
+            o.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_([p for p in net.parameters() if p.requires_grad], s["clip"])
+        if torch.isfinite(norm):
+            for o in opts:
+                o.step()
+        task.after_step(step, gen)
+        if ema:
+            mean_weights(ema, net, min(s["ema"], (step + 1) / (step + 10)))
+        step += 1
+        seconds = earlier + time.monotonic() - begin
+        show.step(step, cooldown_from + s["cooldown"], values)
+        if step % s["eval_every"] == 0:
+            judge()
+        if time.monotonic() - saved_at > s["save_seconds"]:
+            save(path, state())
+            saved_at = time.monotonic()
+    if not stopped and stop_at is None and step % s["eval_every"]:
+        judge()
+    save(path, state())
+    show.close()
+    signal.signal(signal.SIGTERM, before)
+    show.note(f"{'stopped' if stopped else 'done'} at step {step}, {seconds / 60:.1f} min")
+    return state()
+
+
+def trained(net, folder, part):
+    """`net` with the weights of a run, averaged ones where they were kept. Returns (net, state)."""
+    from .errors import TrainError
+    path = pathlib.Path(folder) / f"{part}.pt"
+    if not path.exists():
+        raise TrainError(f"{path}: not there; train '{part}' first")
+    state = torch.load(path, weights_only=False)
+    net.load_state_dict({**state["net"], **state["ema"]})
+    return net.eval(), state

@@ -1,0 +1,27 @@
+"""Figures for the model card: sizes, training steps and time, last held-out figures, PSNR on the test split."""
+import pathlib
+
+import torch
+
+from .autoencoders import split_psnr
+from .data import Images
+from .folder import PARTS, load
+
+
+@torch.no_grad()
+def measure(folder, run, per_class=None):
+    folder, run = pathlib.Path(folder), pathlib.Path(run)
+    config, nets = load(folder)
+    print("| part | parameters | bytes | steps x batch | minutes | held out |\n|---|---|---|---|---|---|")
+    for part in PARTS:
+        state = torch.load(run / f"{part}.pt", weights_only=False)
+        count = sum(p.numel() for p in nets[part].parameters())
+        held = " ".join(f"{k} {v:.4g}" for k, v in (state["history"] or [{}])[-1].items() if k not in ("step", "seconds"))
+        size = (folder / f"{part}.safetensors").stat().st_size
+        print(f"| {part} | {count} | {size} | {state['step']} x {state['settings']['batch']} | {state['seconds'] / 60:.1f} | {held} |", flush=True)
+    images = Images(run / "data", "test")
+    index = images.spread(per_class or len(images))
+    vae = split_psnr(images, index, lambda x: nets["vae"].decode(nets["vae"].encode(x)[0]))
+    vq = split_psnr(images, index, lambda x: 2 * nets["vq"].decode(nets["vq"].encode((x + 1) / 2)) - 1)
+    print(f"test split, {len(index)} pictures, exported weights: PSNR of the VAE {vae:.2f} dB, of the VQ {vq:.2f} dB")
+    return {"vae": vae, "vq": vq}

@@ -1,0 +1,90 @@
+"""Training of stage 1 (codes from a class) and stage 2 (continuous tokens from class and codes)."""
+import torch
+import torch.nn.functional as F
+
+from .encode import Tokens
+from .loop import Task, generator
+from .nets.rar import Rar
+from .nets.stage2 import Stage2
+
+
+class RarTask(Task):
+    """`drop`: share of rows trained without a class, for guidance."""
+
+    def __init__(self, cfg, run, drop=0.1, seed=1, eval_images=32):
+        torch.manual_seed(seed)
+        self.cfg, self.drop = cfg, drop
+        self.train_set, self.val_set = Tokens(run, "train", False), Tokens(run, "val", False)
+        self.net, self.count = Rar(cfg), len(self.train_set)
+        self.net.start_codes(self.train_set.codebook)
+        self.val_index = self.val_set.spread(eval_images)
+
+    def cross_entropy(self, codes, classes):
+        logits = self.net(codes[:, :-1], classes)
+        return F.cross_entropy(logits.float().flatten(0, 1), codes.flatten())
+
+    def loss(self, index, gen, step):
+        codes, classes = self.train_set.codes[index], self.train_set.labels[index].clone()
+        classes[torch.rand(len(index), generator=gen) < self.drop] = self.cfg["num_classes"]
+        loss = self.cross_entropy(codes, classes)
+        return loss, dict(loss=loss.item())
+
+    def evaluate(self):
+        i = self.val_index
+        parts = [self.cross_entropy(self.val_set.codes[i[j : j + 64]], self.val_set.labels[i[j : j + 64]]).item() for j in range(0, len(i), 64)]
+        return {"cross_entropy": sum(parts) / len(parts)}
+
+
+def mask_count(places, gen, low=0.7, spread=0.25):
+    """How many of `places` are masked: a normal around 1 cut to [low, 1], as MAR trains."""
+    while True:
+        share = 1 + spread * torch.randn((), generator=gen).item()
+        if low <= share <= 1:
+            return max(1, -int(-places * share // 1))
+
+
+class Stage2Task(Task):
+    """`drop`: share of rows without class and codes; `replace`: share of codes made random, so that stage 2 forgives
+    stage 1; `repeat`: timesteps trained for every token; `low`: least share of places masked."""
+
+    def __init__(self, cfg, run, drop=0.1, replace=0.05, repeat=4, low=0.7, seed=1, eval_images=16):
+        torch.manual_seed(seed)
+        self.cfg, self.drop, self.replace, self.repeat, self.low = cfg, drop, replace, repeat, low
+        self.train_set, self.val_set = Tokens(run, "train", True), Tokens(run, "val", True)
+        self.net, self.count = Stage2(cfg), len(self.train_set)
+        if cfg["discrete"]:
+            self.net.start_codes(self.train_set.codebook)
+        self.val_index = self.val_set.spread(eval_images)
+
+    def error(self, data, index, classes, codes, masked_places, gen, repeat):
+        """Squared noise error and variational bound, means over masked tokens."""
+        tokens, L, T = data.tokens[index].float(), self.cfg["seq_len"], self.cfg["head"]["train_steps"]
+        order = torch.rand(len(index), L, generator=gen).argsort(1)
+        masked = torch.zeros(len(index), L, dtype=torch.bool).scatter(1, order[:, :masked_places], True)
+        z = self.net(classes, codes, tokens, masked)[masked].repeat(repeat, 1)
+        x0 = tokens[masked].repeat(repeat, 1)
+        N = len(x0)
+        t = ((torch.randperm(N, generator=gen) + torch.rand(N, generator=gen)) / N * T).long().clamp(max=T - 1)
+        mse, bound = self.net.diffloss.loss(x0, z, t, torch.randn(x0.shape, generator=gen))
+        return mse.mean(), bound.mean()
+
+    def loss(self, index, gen, step):
+        cfg, B = self.cfg, len(index)
+        codes, classes = self.train_set.codes[index].clone(), self.train_set.labels[index].clone()
+        swap = torch.rand(codes.shape, generator=gen) < self.replace
+        codes[swap] = torch.randint(cfg["codebook_size"], (int(swap.sum()),), generator=gen)
+        none = torch.rand(B, generator=gen) < self.drop
+        classes[none], codes[none] = cfg["num_classes"], cfg["codebook_size"]
+        mse, bound = self.error(self.train_set, index, classes, codes, mask_count(cfg["seq_len"], gen, self.low), gen, self.repeat)
+        return mse + bound, dict(mse=mse.item(), bound=bound.item())
+
+    def evaluate(self):
+        found, L = {}, self.cfg["seq_len"]
+        for share in (1.0, 0.7, 0.3):
+            gen, parts = generator(99, 0), []
+            for j in range(0, len(self.val_index), 64):
+                i = self.val_index[j : j + 64]
+                mse, _ = self.error(self.val_set, i, self.val_set.labels[i], self.val_set.codes[i], round(L * share), gen, 1)
+                parts.append(mse.item())
+            found[f"mse_{round(L * share)}"] = sum(parts) / len(parts)
+        return found

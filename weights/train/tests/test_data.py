@@ -1,0 +1,103 @@
+"""Packing a folder of pictures: splits that never meet, the resizing rule, and clear errors; and the avatar renderer."""
+import pathlib
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from discon_train.data import Images, colour, pack_folder, read_image
+from discon_train.errors import TrainError
+
+RENDERER = pathlib.Path(__file__).resolve().parent.parent / "avatars"
+
+
+def paint(path, colour, size=(16, 16), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+def folder_of(tmp_path, classes=("cat", "dog"), n=20):
+    for c, name in enumerate(classes):
+        for i in range(n):
+            paint(tmp_path / "art" / name / f"{i}.png", (10 * i, 100 * c, 3))
+    return tmp_path / "art"
+
+
+def test_splits_never_meet(tmp_path):
+    source = folder_of(tmp_path)
+    paint(source / "cat" / "copy-of-3.png", (30, 0, 3))
+    pack_folder(source, tmp_path / "data", 8, held_out=0.2)
+    rows = {s: {im.tobytes() for a in Images(tmp_path / "data", s).arrays for im in a} for s in ("train", "val", "test")}
+    assert len(rows["train"]) == 24 and len(rows["val"]) == len(rows["test"]) == 8
+    assert not (rows["train"] & rows["val"] | rows["train"] & rows["test"] | rows["val"] & rows["test"])
+
+
+def test_alpha_is_laid_over_the_background_and_sides_are_padded(tmp_path):
+    paint(tmp_path / "a.png", (0, 0, 0, 0), (8, 8), "RGBA")
+    assert (read_image(tmp_path / "a.png", 8, colour("#102030")) == [16, 32, 48]).all()
+    paint(tmp_path / "b.png", (0, 0, 0), (8, 4))
+    out = read_image(tmp_path / "b.png", 8, (255, 255, 255))
+    assert (out[:2] == 255).all() and (out[2:6] == 0).all() and (out[6:] == 255).all()
+    paint(tmp_path / "c.png", (9, 9, 9), (100, 100))
+    assert read_image(tmp_path / "c.png", 8, (0, 0, 0)).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda p: None, "no such folder"),
+    (lambda p: p.mkdir(), "no class folders"),
+    (lambda p: (p / "cat").mkdir(parents=True), "cat: 0 different pictures"),
+    (lambda p: (folder_of(p.parent), (p / "cat" / "0.png").write_bytes(b"no picture")), "0.png: not a readable picture"),
+])
+def test_errors_are_clear(tmp_path, make, message):
+    make(tmp_path / "art")
+    with pytest.raises(TrainError, match=message):
+        pack_folder(tmp_path / "art", tmp_path / "data", 8)
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").touch()
+    with pytest.raises(TrainError, match="not empty"):
+        pack_folder(folder_of(tmp_path), tmp_path / "data", 8)
+
+
+def test_bad_arrays_and_colours(tmp_path):
+    (tmp_path / "train").mkdir()
+    np.save(tmp_path / "train" / "a.npy", np.zeros((2, 8, 8)))
+    with pytest.raises(TrainError, match="expected uint8"):
+        Images(tmp_path, "train")
+    np.save(tmp_path / "train" / "a.npy", np.zeros((0, 8, 8, 3), np.uint8))
+    with pytest.raises(TrainError, match="empty class"):
+        Images(tmp_path, "train")
+    with pytest.raises(TrainError, match="colour"):
+        colour("red")
+
+
+def render(*args):
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    if not (RENDERER / "node_modules").is_dir():
+        pytest.skip("the renderer's packages are not installed: npm ci in weights/train/avatars")
+    return subprocess.run(["node", str(RENDERER / "render.mjs"), *map(str, args)], capture_output=True, text=True)
+
+
+def test_renderer_draws_every_class_and_splits_differ(tmp_path):
+    done = render("--out", tmp_path, "--train", 3, "--val", 3, "--test", 3)
+    assert done.returncode == 0, done.stderr
+    sets = {s: Images(tmp_path, s) for s in ("train", "val", "test")}
+    assert len(sets["train"].classes) == 16 and sets["train"].size == 64
+    rows = [{im.tobytes() for a in s.arrays for im in a} for s in sets.values()]
+    assert len(rows[0]) > 40 and not (rows[0] & rows[1]) and not (rows[0] & rows[2])
+    again = render("--out", tmp_path / "again", "--train", 3, "--val", 0, "--test", 0, "--classes", "thumbs")
+    assert again.returncode == 0
+    assert (tmp_path / "again/train/thumbs.npy").read_bytes() == (tmp_path / "train/thumbs.npy").read_bytes()
+
+
+def test_renderer_writes_png_and_says_what_is_wrong(tmp_path):
+    assert render("--out", tmp_path, "--train", 2, "--val", 0, "--test", 0, "--classes", "micah", "--png").returncode == 0
+    assert Image.open(tmp_path / "train/micah/000001.png").size == (64, 64)
+    for args, message in ((["--out", tmp_path, "--classes", "cats"], "unknown class cats"), (["--train", 3], "--out DIR"), (["--out", tmp_path, "--train", "x"], "not a count")):
+        done = render(*args)
+        assert done.returncode == 2 and message in done.stderr

@@ -1,0 +1,152 @@
+"""Every part trains a few steps on a handful of pictures, continues bit for bit, and exports a folder that loads."""
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from discon_train import cases, cli, loop
+from discon_train.autoencoders import VaeTask, VqTask
+from discon_train.data import Images, Order
+from discon_train.export import export, net_config
+from discon_train.folder import load
+from discon_train.transformers import RarTask, Stage2Task
+
+TRAIN = {"steps": 6, "cooldown": 2, "warmup": 2, "batch": 4, "lr": 1e-3, "eval_every": 3}
+CONFIG = {
+    "name": "mini", "image_size": 16, "licence": "none", "attribution": "nobody",
+    "vae": {"net": {"z_channels": 4, "ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1}, "task": {"eval_images": 2}, "train": TRAIN},
+    "vq": {"net": {"hidden_channels": 32, "channel_mult": [1, 1], "num_res_blocks": 1, "z_channels": 8, "codebook_size": 16},
+           "task": {"free_steps": 2, "restart_every": 2, "eval_images": 2}, "train": TRAIN},
+    "rar": {"net": {"hidden_size": 32, "depth": 1, "heads": 2, "mlp_size": 48}, "task": {"eval_images": 2},
+            "train": {**TRAIN, "optimizer": "muon", "ema": 0.9}},
+    "discon": {"net": {"encoder_dim": 32, "encoder_depth": 1, "encoder_heads": 2, "encoder_mlp": 48, "decoder_dim": 48, "decoder_depth": 1,
+                       "decoder_heads": 2, "decoder_mlp": 48, "buffer_size": 2, "discrete": True, "head": {"width": 32, "depth": 1, "train_steps": 1000}},
+               "task": {"repeat": 2, "eval_images": 2}, "train": {**TRAIN, "optimizer": "muon", "ema": 0.9, "bf16": True}},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with three classes of blobs, every part trained through the command line."""
+    root = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 12), ("val", 3), ("test", 3)):
+        (root / "data" / split).mkdir(parents=True)
+        for c in range(3):
+            images = np.full((n, 16, 16, 3), 60 * c, np.uint8)
+            for image in images:
+                y, x = rng.integers(0, 10, 2)
+                image[y : y + 6, x : x + 6] = rng.integers(0, 255, 3)
+            np.save(root / "data" / split / f"class-{c}.npy", images)
+    (root / "config.json").write_text(json.dumps(CONFIG))
+    assert command(root, "all") == 0
+    return root
+
+
+def command(root, name, *more):
+    return cli.main([name, "--config", str(root / "config.json"), "--run", str(root), *more])
+
+
+def task(part, root):
+    if part in ("vae", "vq"):
+        return {"vae": VaeTask, "vq": VqTask}[part](CONFIG[part]["net"], root / "data", **CONFIG[part]["task"])
+    return {"rar": RarTask, "discon": Stage2Task}[part](net_config(CONFIG, part, 3), root, **CONFIG[part]["task"])
+
+
+@pytest.mark.parametrize("part", ["vae", "vq", "rar", "discon"])
+def test_resume_continues_bit_for_bit(part, run, tmp_path):
+    loop.train(task(part, run), tmp_path, part, CONFIG[part]["train"], stop_at=3)
+    assert torch.load(tmp_path / f"{part}.pt", weights_only=False)["step"] == 3
+    again = loop.train(task(part, run), tmp_path, part, CONFIG[part]["train"])
+    whole = torch.load(run / f"{part}.pt", weights_only=False)
+    assert again["step"] == whole["step"] == 6
+    for name, tensor in whole["net"].items():
+        assert torch.equal(tensor, again["net"][name]), name
+    for name, tensor in whole["ema"].items():
+        assert torch.equal(tensor, again["ema"][name]), name
+
+
+def test_training_lowers_the_loss(run, tmp_path):
+    t = task("vae", run)
+    index = np.arange(4)
+    before = t.loss(index, loop.generator(1, 0), 0)[0].item()
+    loop.train(t, tmp_path, "vae", {**TRAIN, "steps": 40})
+    assert t.loss(index, loop.generator(1, 0), 0)[0].item() < 0.8 * before
+
+
+def test_finish_file_starts_the_cooldown(run, tmp_path):
+    (tmp_path / "vae.finish").touch()
+    state = loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 1000, "cooldown": 3})
+    assert state["step"] == 3
+
+
+def test_exported_weights_are_the_trained_ones_rounded(run):
+    config, nets = load(run / "model")
+    state = torch.load(run / "rar.pt", weights_only=False)
+    for name, p in nets["rar"].named_parameters():
+        assert torch.equal(p, state["ema"][name].bfloat16().float()), name
+    assert config["classes"] == ["class-0", "class-1", "class-2"]
+    assert config["licence"] == "none" and config["attribution"] == "nobody"
+
+
+def test_config_keys_are_the_engine_s(run):
+    fixture = json.loads((pathlib.Path(__file__).resolve().parents[3] / "tests/fixtures/tiny/discon.json").read_text())
+    ours = json.loads((run / "model/discon.json").read_text())
+    assert set(ours) - {"licence", "attribution"} == set(fixture)
+    for part in ("rar", "discon", "vae", "vq"):
+        assert set(ours[part]) == set(fixture[part]), part
+    assert set(ours["discon"]["head"]) == set(fixture["discon"]["head"])
+    for part in ("rar", "discon"):
+        assert set(ours["sampling"][part]) == set(fixture["sampling"][part])
+
+
+def test_tensors_start_aligned(run):
+    for path in (run / "model").glob("*.safetensors"):
+        raw = path.read_bytes()
+        size = int.from_bytes(raw[:8], "little")
+        assert (8 + size) % 8 == 0
+        for name, t in json.loads(raw[8 : 8 + size]).items():
+            if name != "__metadata__":
+                assert t["dtype"] == "BF16" and t["data_offsets"][0] % 2 == 0
+
+
+def test_cases_hold(run):
+    config, nets = load(run / "model", torch.float64)
+    paths = sorted((run / "model" / "cases").glob("*.safetensors"))
+    assert {cases.read_case(p)[0] for p in paths} == set(cases.RTOL)
+    for path in paths:
+        kind, params, rtol, ins, outs = cases.read_case(path)
+        got = cases.answer(kind, config, nets, ins, params)
+        for name, ref in outs.items():
+            assert cases.error(got[name], ref) <= rtol + 1e-7, (path.name, name)
+
+
+def test_grids_are_written(run):
+    sizes = {p.stem: Image.open(p).size for p in (run / "model" / "card").glob("*.png")}
+    assert set(sizes) == {"real", "rebuilt", "discrete", "generated"}
+    assert sizes["discrete"] == sizes["generated"] == (2 + 8 * 18, 2 + 3 * 18)
+
+
+def test_missing_parts_are_said(run, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert command(tmp_path, "vae") == 2
+    assert "run the data command first" in capsys.readouterr().err
+    (tmp_path / "data").symlink_to(run / "data")
+    assert command(tmp_path, "rar") == 2
+    assert "run the encode command first" in capsys.readouterr().err
+    assert command(tmp_path, "export") == 2
+    assert "train 'rar' first" in capsys.readouterr().err
+
+
+def test_order_sees_every_image_once_a_pass():
+    order = Order(10, 4, seed=3)
+    seen = np.concatenate([order(s) for s in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+
+
+def test_images_reads_back_what_was_packed(run):
+    images = Images(run / "data", "train")
+    assert len(images) == 36 and images.pixels([13])[0].permute(1, 2, 0).numpy().tolist() == images.arrays[1][1].tolist()
