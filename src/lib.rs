@@ -1,5 +1,9 @@
 //! discon: a from-scratch engine for DisCon image generators.
 pub mod error;
+pub mod ops;
+pub mod plan;
+pub mod pool;
+pub mod sampling;
 pub mod simd;
 pub mod tensor;
 

@@ -11,7 +11,7 @@ mod builder;
 mod view;
 mod walker;
 
-pub use arena::{Arena, Cx};
+pub use arena::{Arena, Cx, WorkerMemory};
 pub use builder::Builder;
 pub use view::{Space, View};
 pub use walker::{Cursor, OpProfile, Profile, Walker};

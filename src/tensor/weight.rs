@@ -68,6 +68,25 @@ impl Weight {
         Self(Arc::new(Inner { name: name.to_owned(), dtype, shape: shape.to_vec(), bytes, range, in_place: false }))
     }
 
+    /// Rows `rows` of the weight seen as a matrix, sharing its bytes. Panics if there are fewer.
+    pub fn slice_rows(&self, rows: Range<usize>) -> Self {
+        let cols = self.cols();
+        self.part(rows.start * cols..rows.end * cols, vec![rows.len(), cols])
+    }
+
+    /// Elements `range` of a vector, sharing its bytes. Panics if there are fewer.
+    pub fn slice_elements(&self, range: Range<usize>) -> Self {
+        self.part(range.clone(), vec![range.len()])
+    }
+
+    fn part(&self, elements: Range<usize>, shape: Vec<usize>) -> Self {
+        let size = self.dtype().size();
+        let range = self.0.range.start + elements.start * size..self.0.range.start + elements.end * size;
+        assert!(range.start <= range.end && range.end <= self.0.range.end, "{elements:?} of {self:?}");
+        let (name, bytes) = (self.0.name.clone(), Arc::clone(&self.0.bytes));
+        Self(Arc::new(Inner { name, dtype: self.0.dtype, shape, bytes, range, in_place: self.0.in_place }))
+    }
+
     /// The tensor's name in its file.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -1,0 +1,296 @@
+//! Stage 2: masked autoregression over continuous tokens (MAR, 2406.11838) with the discrete tokens in front (DisCon, 2507.01756).
+//!
+//! Attention runs both ways and knows a place by its position embedding alone, so rows may stand in any order. Here they stand in
+//! *slots*: slot s of an image is place `order[s]`. The places still masked are slots 0..m, the known ones m..L, those predicted in a round
+//! keep..m: always contiguous, and nothing is gathered but position embeddings.
+
+use super::head::{Draws, Head, HeadSettings, HeadTimes};
+use super::transformer::{Block, Dense, Norm};
+use crate::error::Result;
+use crate::ops::{Index, Source, SumRows};
+use crate::plan::{Builder, Stage, View};
+use crate::sampling;
+use crate::tensor::Weight;
+use crate::weights::{GuidanceSchedule, MaskedConfig, Part};
+use std::ops::Range;
+
+/// The network.
+#[derive(Debug)]
+pub struct Masked {
+    /// Its sizes.
+    pub config: MaskedConfig,
+    /// The diffusion head.
+    pub head: Head,
+    /// Classes, then "no class".
+    classes: Weight,
+    codes: Option<Weight>,
+    token_in: Dense,
+    token_norm: Norm,
+    encoder_positions: Weight,
+    encoder: Vec<Block>,
+    encoder_norm: Norm,
+    decoder_in: Dense,
+    mask_token: Weight,
+    decoder_positions: Weight,
+    decoder: Vec<Block>,
+    decoder_norm: Norm,
+    condition_positions: Weight,
+}
+
+/// What stage 2 reads.
+#[derive(Debug, Clone, Copy)]
+pub struct MaskedInputs {
+    /// Images.
+    pub batch: usize,
+    /// 2 with guidance, else 1.
+    pub halves: usize,
+    /// [B, 1, 1] of i32: class; `num_classes` is "no class".
+    pub classes: View,
+    /// [B, L, 1] of i32: discrete tokens by place; `codebook_size` is "no code".
+    pub codes: View,
+    /// [halves B, L, 1] of i32: the place of each slot, the same in both halves.
+    pub order: View,
+}
+
+/// Settings of the rounds.
+#[derive(Debug, Clone, Copy)]
+pub struct RoundSettings {
+    /// Rounds.
+    pub rounds: usize,
+    /// Guidance scale; 1 is none.
+    pub guidance: f64,
+    /// Whether it rises with the share of known places.
+    pub schedule: GuidanceSchedule,
+    /// The head's.
+    pub head: HeadSettings,
+}
+
+/// What the rounds share: the rows in front, the known tokens' rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    /// [G, P, D]
+    prefix: View,
+    /// [B, L, D], by slot
+    known: View,
+}
+
+impl Masked {
+    /// Takes the network's weights out of `part`.
+    pub fn load(part: &mut Part, config: &MaskedConfig) -> Result<Self> {
+        let (e, d) = (config.encoder_dim, config.decoder_dim);
+        let prefix = config.buffer_size + if config.discrete { config.seq_len } else { 0 };
+        let rows = prefix + config.seq_len;
+        let blocks = |part: &mut Part, name: &str, depth: usize, width: usize, mlp: usize| {
+            (0..depth).map(|i| Block::take(part, &format!("{name}_blocks.{i}"), width, mlp)).collect::<Result<Vec<_>>>()
+        };
+        let classes = part.take("class_emb.weight", &[config.num_classes, e])?;
+        let no_class = part.take("fake_latent", &[1, e])?;
+        let codes = match config.discrete {
+            true => Some(part.take("discrete_emb.weight", &[config.codebook_size + 1, e])?),
+            false => None,
+        };
+        Ok(Self {
+            classes: Part::concat_rows("class_emb", &[classes, no_class], e)?,
+            codes,
+            token_in: Dense::take(part, "z_proj", e, config.token_dim)?,
+            token_norm: Norm::take(part, "z_proj_ln", e)?,
+            encoder_positions: part.take_rows("encoder_pos_embed_learned", rows, e)?,
+            encoder: blocks(part, "encoder", config.encoder_depth, e, config.encoder_mlp)?,
+            encoder_norm: Norm::take(part, "encoder_norm", e)?,
+            decoder_in: Dense::take(part, "decoder_embed", d, e)?,
+            mask_token: part.take_rows("mask_token", 1, d)?,
+            decoder_positions: part.take_rows("decoder_pos_embed_learned", rows, d)?,
+            decoder: blocks(part, "decoder", config.decoder_depth, d, config.decoder_mlp)?,
+            decoder_norm: Norm::take(part, "decoder_norm", d)?,
+            condition_positions: part.take_rows("diffusion_pos_embed_learned", config.seq_len, d)?,
+            head: Head::load(part, config)?,
+            config: config.clone(),
+        })
+    }
+
+    /// P: rows in front of the places.
+    fn prefix(&self) -> usize {
+        self.config.buffer_size + if self.config.discrete { self.config.seq_len } else { 0 }
+    }
+
+    /// Writes all rounds; the tokens come out by slot, [B, L, C], in `tokens`.
+    pub fn plan(
+        &self,
+        b: &mut Builder,
+        inputs: &MaskedInputs,
+        draws: &Draws,
+        settings: &RoundSettings,
+        tokens: View,
+    ) -> Result<()> {
+        let places = self.config.seq_len;
+        b.scope(|b| {
+            let rows = self.plan_rows(b, inputs)?;
+            let times = self.head.plan_times(b, settings.head.steps)?;
+            let mut left = places;
+            for round in 0..settings.rounds {
+                let keep = sampling::kept_masked(places, left, round, settings.rounds);
+                let to = if round + 1 == settings.rounds { 0 } else { keep };
+                let guidance = match settings.schedule {
+                    GuidanceSchedule::Linear => 1.0 + (settings.guidance - 1.0) * (places - keep) as f64 / places as f64,
+                    GuidanceSchedule::Constant => settings.guidance,
+                };
+                let guidance = (inputs.halves == 2).then_some(guidance as f32);
+                self.plan_round(b, inputs, &rows, &times, draws, round, to..left, (guidance, &settings.head), tokens)?;
+                left = to;
+                if left == 0 {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes one round: the slots `slots` are predicted.
+    #[allow(clippy::too_many_arguments)] // the loop body of `plan`, taken out to be read by itself
+    fn plan_round(
+        &self,
+        b: &mut Builder,
+        inputs: &MaskedInputs,
+        rows: &Rows,
+        times: &HeadTimes,
+        draws: &Draws,
+        round: usize,
+        slots: Range<usize>,
+        (guidance, head): (Option<f32>, &HeadSettings),
+        tokens: View,
+    ) -> Result<()> {
+        b.scope(|b| {
+            let groups = inputs.batch * inputs.halves;
+            let z = b.scratch(groups * slots.len(), self.config.decoder_dim)?.grouped(groups);
+            self.plan_condition(b, inputs, rows, round, slots.end, slots.clone(), z)?;
+            let out = tokens.rows(slots.clone());
+            self.head.plan(b, round, z, guidance, head, times, &draws.slots(slots.clone()), out)?;
+            if slots.start > 0 {
+                b.segment(Stage::Condition, round, 1);
+                self.plan_known(b, inputs, slots, out, rows.known)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes z of all places, [B, L, D] by slot, where slots `masked..` are known tokens, [B, L, C] by slot.
+    pub fn plan_z(&self, b: &mut Builder, inputs: &MaskedInputs, tokens: View, masked: usize, z: View) -> Result<()> {
+        let places = self.config.seq_len;
+        b.scope(|b| {
+            let rows = self.plan_rows(b, inputs)?;
+            self.plan_known(b, inputs, masked..places, tokens.rows(masked..places), rows.known)?;
+            self.plan_condition(b, inputs, &rows, 0, masked, 0..places, z)
+        })
+    }
+
+    /// Writes the rows that all rounds start from: class, codes, their positions, normalised.
+    fn plan_rows(&self, b: &mut Builder, inputs: &MaskedInputs) -> Result<Rows> {
+        let MaskedInputs { batch, halves, classes, codes, .. } = *inputs;
+        let (d, front, places) = (self.config.encoder_dim, self.prefix(), self.config.seq_len);
+        b.segment(Stage::Condition, 0, 1);
+        let prefix = b.scratch(batch * halves * front, d)?.grouped(batch * halves);
+        let known = b.scratch(batch * places, d)?.grouped(batch);
+        b.scope(|b| {
+            let sum = b.scratch(batch * halves * front, d)?.grouped(batch * halves);
+            for half in 0..halves {
+                let groups = sum.groups(half * batch..(half + 1) * batch);
+                let index = |ids: View, null: usize| match half {
+                    0 => Index::From { ids, offset: 0 },
+                    _ => Index::Turn { first: null, step: 0 },
+                };
+                let mut put = |table: &Weight, index, rows: Range<usize>| {
+                    let position = Index::Range { first: rows.start };
+                    let sources = [Source::Table(table.clone(), index), Source::Table(self.encoder_positions.clone(), position)];
+                    b.push(SumRows::new(sources, groups.rows(rows)));
+                };
+                let buffer = self.config.buffer_size;
+                let mut one_class = classes;
+                (one_class.layout.rows, one_class.layout.row_stride) = (buffer, 0);
+                put(&self.classes, index(one_class, self.config.num_classes), 0..buffer);
+                if let Some(table) = &self.codes {
+                    put(table, index(codes, self.config.codebook_size), buffer..front);
+                }
+            }
+            b.push(self.token_norm.op(sum, None, prefix));
+            Ok(())
+        })?;
+        Ok(Rows { prefix, known })
+    }
+
+    /// Writes the encoder's input rows of known tokens: slots `slots`, [B, slots, C], into `known` [B, L, D].
+    fn plan_known(
+        &self,
+        b: &mut Builder,
+        inputs: &MaskedInputs,
+        slots: Range<usize>,
+        tokens: View,
+        known: View,
+    ) -> Result<()> {
+        let (batch, d) = (inputs.batch, self.config.encoder_dim);
+        b.scope(|b| {
+            let x = b.scratch(batch * slots.len(), d)?.grouped(batch);
+            let sum = b.scratch(batch * slots.len(), d)?.grouped(batch);
+            b.push(self.token_in.op(tokens, x));
+            let ids = inputs.order.groups(0..batch).rows(slots.clone());
+            let position = Source::Table(self.encoder_positions.clone(), Index::From { ids, offset: self.prefix() });
+            b.push(SumRows::new([Source::Rows(x), position], sum));
+            b.push(self.token_norm.op(sum, None, known.rows(slots)));
+            Ok(())
+        })
+    }
+
+    /// Writes encoder and decoder with slots `masked..` known; z [G, wanted, D] of the slots `wanted`.
+    #[allow(clippy::too_many_arguments)] // one network pass: inputs, rows, place in the plan, slots, output
+    fn plan_condition(
+        &self,
+        b: &mut Builder,
+        inputs: &MaskedInputs,
+        rows: &Rows,
+        round: usize,
+        masked: usize,
+        wanted: Range<usize>,
+        z: View,
+    ) -> Result<()> {
+        let (batch, groups) = (inputs.batch, inputs.batch * inputs.halves);
+        let (front, places) = (self.prefix(), self.config.seq_len);
+        let known = places - masked;
+        b.segment(Stage::Condition, round, 1);
+        b.scope(|b| {
+            let full = b.scratch(groups * (front + places), self.config.decoder_dim)?.grouped(groups);
+            b.scope(|b| {
+                let x = b.scratch(groups * (front + known), self.config.encoder_dim)?.grouped(groups);
+                b.push(SumRows::copy(rows.prefix, x.rows(0..front)));
+                for half in 0..inputs.halves {
+                    let to = x.groups(half * batch..(half + 1) * batch).rows(front..front + known);
+                    b.push(SumRows::copy(rows.known.rows(masked..places), to));
+                }
+                for block in &self.encoder {
+                    block.plan(b, x, 0..front + known, self.config.encoder_heads)?;
+                }
+                let h = b.scratch(groups * (front + known), self.config.encoder_dim)?.grouped(groups);
+                let y = b.scratch(groups * (front + known), self.config.decoder_dim)?.grouped(groups);
+                b.push(self.encoder_norm.op(x, None, h));
+                b.push(self.decoder_in.op(h, y));
+                let position = |index| Source::Table(self.decoder_positions.clone(), index);
+                let of = |slots| position(Index::From { ids: inputs.order.rows(slots), offset: front });
+                let mask = Source::Table(self.mask_token.clone(), Index::Turn { first: 0, step: 0 });
+                let seen = [Source::Rows(y.rows(0..front)), position(Index::Range { first: 0 })];
+                b.push(SumRows::new(seen, full.rows(0..front)));
+                b.push(SumRows::new([mask, of(0..masked)], full.rows(front..front + masked)));
+                let seen = [Source::Rows(y.rows(front..front + known)), of(masked..places)];
+                b.push(SumRows::new(seen, full.rows(front + masked..front + places)));
+                Ok(())
+            })?;
+            let wanted_rows = front + wanted.start..front + wanted.end;
+            for (i, block) in self.decoder.iter().enumerate() {
+                let rows = if i + 1 == self.decoder.len() { wanted_rows.clone() } else { 0..front + places };
+                block.plan(b, full, rows, self.config.decoder_heads)?;
+            }
+            let h = b.scratch(groups * wanted.len(), self.config.decoder_dim)?.grouped(groups);
+            b.push(self.decoder_norm.op(full.rows(wanted_rows), None, h));
+            let index = Index::From { ids: inputs.order.rows(wanted), offset: 0 };
+            b.push(SumRows::new([Source::Rows(h), Source::Table(self.condition_positions.clone(), index)], z));
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,18 @@
+//! The networks of the graph: each loads its weights by the published names and writes itself into a plan. No arithmetic here.
+//!
+//! Letters of shapes: B images, G groups of rows (the conditional and, with guidance, the null half of a batch), L places, D width,
+//! C latent channels, K codes, H heads.
+
+mod autoencoder;
+mod head;
+mod masked;
+mod rar;
+mod transformer;
+mod vae;
+mod vq;
+
+pub use head::{Draws, Head, HeadSettings};
+pub use masked::{Masked, MaskedInputs, RoundSettings};
+pub use rar::{Rar, Sequences, Tail};
+pub use vae::Vae;
+pub use vq::Vq;

@@ -1,0 +1,277 @@
+//! Stage 1: discrete autoregression (RAR, 2411.00776).
+//!
+//! A causal transformer over `[cls, class, code 0, code 1, ...]`: place 0 is cls, place 1 the class, place p code p - 2; place p >= 1 gives the
+//! logits of code p - 1. Its adaptive layers see class and place only, never a code. So the modulations of many places come from one tall
+//! product each before the places run, and a third of a block's weights stay out of the token loop.
+
+use super::transformer::{Block, Dense, Norm};
+use crate::error::Result;
+use crate::ops::{
+    Activation, Attention, HeadNorm, Index, Keys, LayerNorm, Modulation, Source, SumRows, TokenDraw,
+};
+use crate::plan::{Builder, Stage, View};
+use crate::sampling;
+use crate::tensor::{Layout, Weight};
+use crate::weights::{Part, RarConfig};
+
+/// The network.
+#[derive(Debug)]
+pub struct Rar {
+    /// Its sizes.
+    pub config: RarConfig,
+    embeddings: Weight,
+    cls: Weight,
+    positions: Weight,
+    next_positions: Weight,
+    steps: Weight,
+    blocks: Vec<RarBlock>,
+    head_modulation: Dense,
+    head: Dense,
+}
+
+#[derive(Debug)]
+struct RarBlock {
+    block: Block,
+    q_norm: Norm,
+    k_norm: Norm,
+    modulation: Dense,
+}
+
+/// The sequences that run side by side: `halves` times `batch`, conditional ones first.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences {
+    /// Images.
+    pub batch: usize,
+    /// 2 with guidance, else 1.
+    pub halves: usize,
+    /// [batch, (L + 1) halves] of i32: entry (i, h) at column i halves + h; entry 0 is the class's row of the embedding table, entry i code i - 1.
+    pub ids: View,
+}
+
+/// What follows the logits of a place.
+#[derive(Debug, Clone, Copy)]
+pub enum Tail {
+    /// They are kept: [batch, places, K].
+    Keep(View),
+    /// A code is drawn.
+    Draw {
+        /// [batch, L]
+        uniforms: View,
+        /// Guidance scale at the last place.
+        guidance: f64,
+        /// How late the guidance rises.
+        guidance_pow: f64,
+        /// Divides the logits.
+        temperature: f64,
+    },
+}
+
+/// Modulations of so many numbers are made at once: they should stay in the last-level cache.
+const MODULATIONS: usize = 4 << 20;
+
+impl Sequences {
+    /// Buffers for `batch` images of `places` codes.
+    pub fn new(b: &mut Builder, batch: usize, halves: usize, places: usize) -> Result<Self> {
+        Ok(Self { batch, halves, ids: b.kept(batch, (places + 1) * halves)? })
+    }
+
+    fn all(&self) -> usize {
+        self.batch * self.halves
+    }
+
+    /// Entry `i` of every sequence, [halves, batch, 1], moving to the next entry each turn.
+    fn entry(&self, i: usize) -> View {
+        let layout = Layout { groups: self.halves, rows: self.batch, cols: 1, group_stride: 1, row_stride: self.ids.cols() };
+        self.ids.offset(i * self.halves).relaid(layout).stepping(self.halves)
+    }
+
+    /// The codes of the images, [batch, L, 1].
+    pub fn codes(&self) -> View {
+        let (row, rows) = (self.ids.cols(), self.ids.cols() / self.halves - 1);
+        let layout = Layout { groups: self.batch, rows, cols: 1, group_stride: row, row_stride: self.halves };
+        self.ids.offset(self.halves).relaid(layout)
+    }
+}
+
+impl Rar {
+    /// Takes the network's weights out of `part`.
+    pub fn load(part: &mut Part, config: &RarConfig) -> Result<Self> {
+        let (d, size) = (config.hidden_size, config.hidden_size / config.heads);
+        let block = |part: &mut Part, i: usize| {
+            let name = format!("blocks.{i}");
+            Ok(RarBlock {
+                block: Block::take(part, &name, d, config.mlp_size)?,
+                q_norm: Norm::take(part, &format!("{name}.attn.q_norm"), size)?,
+                k_norm: Norm::take(part, &format!("{name}.attn.k_norm"), size)?,
+                modulation: Dense::take(part, &format!("{name}.adaLN_modulation.1"), 6 * d, d)?,
+            })
+        };
+        let ids = config.codebook_size + 1 + config.num_classes + 1;
+        Ok(Self {
+            embeddings: part.take("embeddings.weight", &[ids, d])?,
+            cls: part.take_rows("cls_token", 1, d)?,
+            positions: part.take_rows("pos_embed", config.seq_len + 2, d)?,
+            next_positions: part.take_rows("target_aware_pos_embed", config.seq_len + 2, d)?,
+            steps: part.take_rows("timesteps_embeddings", config.seq_len + 2, d)?,
+            blocks: (0..config.depth).map(|i| block(part, i)).collect::<Result<_>>()?,
+            head_modulation: Dense::take(part, "adaln_before_head.adaLN_modulation.1", 2 * d, d)?,
+            head: Dense::take(part, "lm_head", config.codebook_size, d)?,
+            config: config.clone(),
+        })
+    }
+
+    /// The row of the embedding table that stands for `class`; `num_classes` is "no class".
+    pub fn class_id(&self, class: usize) -> i32 {
+        (self.config.codebook_size + 1 + class) as i32
+    }
+
+    /// Writes places 0 to `places` (logits of `places` codes) over `sequences`.
+    pub fn plan(&self, b: &mut Builder, sequences: &Sequences, places: usize, tail: Tail) -> Result<()> {
+        let (d, all) = (self.config.hidden_size, sequences.all());
+        let at_once = (MODULATIONS / (all * 6 * d * self.blocks.len())).clamp(1, places);
+        b.scope(|b| {
+            let mut cache = || b.scratch(all * (places + 1), d).map(|v| v.grouped(all));
+            let caches = (0..self.blocks.len()).map(|_| Ok((cache()?, cache()?))).collect::<Result<Vec<_>>>()?;
+            self.plan_places(b, sequences, &caches, 0..1, None)?;
+            for first in (1..=places).step_by(at_once) {
+                let range = first..(first + at_once).min(places + 1);
+                self.plan_places(b, sequences, &caches, range, Some(tail))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn plan_places(
+        &self,
+        b: &mut Builder,
+        sequences: &Sequences,
+        caches: &[(View, View)],
+        places: std::ops::Range<usize>,
+        tail: Option<Tail>,
+    ) -> Result<()> {
+        let (d, all, turns, first) = (self.config.hidden_size, sequences.all(), places.len(), places.start);
+        b.scope(|b| {
+            b.segment(Stage::Discrete, first, 1);
+            let (modulations, last) = self.plan_modulations(b, sequences, first, turns)?;
+
+            b.segment(Stage::Discrete, first, turns);
+            let x = b.scratch(all, d)?;
+            let h = b.scratch(all, d)?;
+            let token = match first {
+                0 => Source::Table(self.cls.clone(), Index::Turn { first: 0, step: 0 }),
+                p => Source::Table(self.embeddings.clone(), Index::From { ids: sequences.entry(p - 1), offset: 0 }),
+            };
+            let mut sources = vec![token, Source::Table(self.positions.clone(), Index::Turn { first, step: 1 })];
+            if first > 0 {
+                // Where the code that this place predicts will lie.
+                sources.push(Source::Table(self.next_positions.clone(), Index::Turn { first: first + 1, step: 1 }));
+            }
+            b.push(SumRows::new(sources, x));
+            for ((block, modulation), cache) in self.blocks.iter().zip(modulations).zip(caches) {
+                self.plan_block(b, block, x, h, modulation, *cache, first)?;
+            }
+            let Some(tail) = tail else { return Ok(()) };
+
+            // Scale first here; every other modulation starts with the shift.
+            let modulation = Modulation { scale: last.columns(0..d), shift: last.columns(d..2 * d) };
+            b.push(LayerNorm { x, affine: None, modulation: Some(modulation), out: h });
+            let codes = self.config.codebook_size;
+            match tail {
+                Tail::Keep(out) => {
+                    let rows = Layout { groups: 1, rows: all, cols: codes, group_stride: 0, row_stride: out.layout.rows * codes };
+                    b.push(self.head.op(h, out.offset((first - 1) * codes).relaid(rows).stepping(codes)));
+                }
+                Tail::Draw { uniforms, guidance, guidance_pow, temperature } => {
+                    let logits = b.scratch(all, codes)?;
+                    b.push(self.head.op(h, logits));
+                    let scale = |p| sampling::guidance_at(guidance, guidance_pow, p - 1, self.config.seq_len) as f32;
+                    let scales: Vec<f32> = places.map(scale).collect();
+                    let column = Layout { groups: 1, rows: sequences.batch, cols: 1, group_stride: 0, row_stride: uniforms.cols() };
+                    let entry = Layout { cols: sequences.halves, row_stride: sequences.ids.cols(), ..column };
+                    let op = TokenDraw {
+                        logits: logits.grouped(sequences.halves),
+                        scale: b.constant(&scales, 1)?.rows(0..1).stepping(1),
+                        temperature,
+                        uniforms: uniforms.offset(first - 1).relaid(column).stepping(1),
+                        out: sequences.ids.offset(first * sequences.halves).relaid(entry).stepping(sequences.halves),
+                    };
+                    b.push(op);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The modulations of `turns` places from `first` on: by block [all, 6 D] and, before the logits, [all, 2 D], moving on each turn.
+    fn plan_modulations(
+        &self,
+        b: &mut Builder,
+        sequences: &Sequences,
+        first: usize,
+        turns: usize,
+    ) -> Result<(Vec<View>, View)> {
+        let (d, all) = (self.config.hidden_size, sequences.all());
+        let mut rows = |width| b.scratch(turns * all, width);
+        let (outs, last) = ((0..self.blocks.len()).map(|_| rows(6 * d)).collect::<Result<Vec<_>>>()?, rows(2 * d)?);
+        b.scope(|b| {
+            let c = b.scratch(turns * all, d)?;
+            for half in 0..sequences.halves {
+                let of_half = Layout { groups: turns, rows: sequences.batch, cols: d, group_stride: all * d, row_stride: d };
+                let classes = Layout { groups: turns, group_stride: 0, cols: 1, row_stride: sequences.ids.cols(), ..of_half };
+                let ids = sequences.ids.offset(half).relaid(classes);
+                b.push(SumRows {
+                    sources: vec![
+                        Source::Table(self.embeddings.clone(), Index::From { ids, offset: 0 }),
+                        Source::Table(self.steps.clone(), Index::Group { first }),
+                    ],
+                    activation: Activation::Silu,
+                    out: c.offset(half * sequences.batch * d).relaid(of_half),
+                });
+            }
+            for (block, &out) in self.blocks.iter().zip(&outs) {
+                b.push(block.modulation.op(c, out));
+            }
+            b.push(self.head_modulation.op(c, last));
+            Ok(())
+        })?;
+        let of_turn = |v: View| v.rows(0..all).stepping(all * v.cols());
+        Ok((outs.into_iter().map(of_turn).collect(), of_turn(last)))
+    }
+
+    #[allow(clippy::too_many_arguments)] // a block's buffers; each has its own name and shape
+    fn plan_block(
+        &self,
+        b: &mut Builder,
+        RarBlock { block, q_norm, k_norm, .. }: &RarBlock,
+        x: View,
+        h: View,
+        modulation: View,
+        (keys, values): (View, View),
+        first: usize,
+    ) -> Result<()> {
+        let (d, all) = (self.config.hidden_size, x.count());
+        let part = |i: usize| modulation.columns(i * d..(i + 1) * d);
+        b.scope(|b| {
+            let qkv = b.scratch(all, 3 * d)?;
+            let q = b.scratch(all, d)?;
+            let place = |cache: View| cache.rows(first..first + 1).stepping(d);
+            b.push(block.norm1.op(x, Some(Modulation { shift: part(0), scale: part(1) }), h));
+            b.push(block.qkv.op(h, qkv));
+            b.push(HeadNorm { x: qkv.columns(0..d), norm: Some(q_norm.pair()), out: q });
+            b.push(HeadNorm { x: qkv.columns(d..2 * d), norm: Some(k_norm.pair()), out: place(keys) });
+            b.push(HeadNorm { x: qkv.columns(2 * d..3 * d), norm: None, out: place(values) });
+            let keys_so_far = Keys { first: first + 1, step: 1 };
+            let q = q.grouped(all);
+            b.push(Attention { q, k: keys, v: values, keys: keys_so_far, heads: self.config.heads, out: h.grouped(all) });
+            b.push(block.proj.op(h, x).added(Some(part(2))));
+            Ok(())
+        })?;
+        b.scope(|b| {
+            let hidden = b.scratch(all, self.config.mlp_size)?;
+            b.push(block.norm2.op(x, Some(Modulation { shift: part(3), scale: part(4) }), h));
+            b.push(block.fc1.op(h, hidden).then(Activation::Gelu));
+            b.push(block.fc2.op(hidden, x).added(Some(part(5))));
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! What the transformers share: dense layers, norms, the blocks of stage 2.
+
+use crate::error::Result;
+use crate::ops::{Activation, Attention, Keys, LayerNorm, Linear, Modulation};
+use crate::plan::{Builder, View};
+use crate::tensor::Weight;
+use crate::weights::Part;
+use std::ops::Range;
+
+/// `x W^T + b`
+#[derive(Debug, Clone)]
+pub(super) struct Dense {
+    /// [out, in]
+    pub(super) w: Weight,
+    /// [out]
+    pub(super) b: Option<Weight>,
+}
+
+impl Dense {
+    /// `name.weight` [out, inner] and `name.bias` [out].
+    pub(super) fn take(part: &mut Part, name: &str, out: usize, inner: usize) -> Result<Self> {
+        Ok(Self {
+            w: part.take(&format!("{name}.weight"), &[out, inner])?,
+            b: Some(part.take_vector(&format!("{name}.bias"), out)?),
+        })
+    }
+
+    /// The layer from `x` to `out`.
+    pub(super) fn op(&self, x: View, out: View) -> Linear {
+        Linear::new(x, &self.w, self.b.as_ref(), out)
+    }
+
+    /// Outputs `rows` only.
+    pub(super) fn outputs(&self, rows: Range<usize>) -> Self {
+        Self { w: self.w.slice_rows(rows.clone()), b: self.b.as_ref().map(|b| b.slice_elements(rows)) }
+    }
+}
+
+/// Weight and bias of a norm.
+#[derive(Debug, Clone)]
+pub(super) struct Norm {
+    pub(super) w: Weight,
+    pub(super) b: Weight,
+}
+
+impl Norm {
+    /// `name.weight` and `name.bias`, [width] each.
+    pub(super) fn take(part: &mut Part, name: &str, width: usize) -> Result<Self> {
+        Ok(Self {
+            w: part.take_vector(&format!("{name}.weight"), width)?,
+            b: part.take_vector(&format!("{name}.bias"), width)?,
+        })
+    }
+
+    /// The layer norm from `x` to `out`.
+    pub(super) fn op(&self, x: View, modulation: Option<Modulation>, out: View) -> LayerNorm {
+        LayerNorm { x, affine: Some((self.w.clone(), self.b.clone())), modulation, out }
+    }
+
+    /// Weight and bias.
+    pub(super) fn pair(&self) -> (Weight, Weight) {
+        (self.w.clone(), self.b.clone())
+    }
+}
+
+/// A transformer block with attention both ways: `x += proj(attention(norm1(x)))`, `x += fc2(gelu(fc1(norm2(x))))`.
+#[derive(Debug, Clone)]
+pub(super) struct Block {
+    pub(super) norm1: Norm,
+    pub(super) qkv: Dense,
+    pub(super) proj: Dense,
+    pub(super) norm2: Norm,
+    pub(super) fc1: Dense,
+    pub(super) fc2: Dense,
+}
+
+impl Block {
+    /// The block at `name`, `width` wide with a hidden layer of `mlp`.
+    pub(super) fn take(part: &mut Part, name: &str, width: usize, mlp: usize) -> Result<Self> {
+        Ok(Self {
+            norm1: Norm::take(part, &format!("{name}.norm1"), width)?,
+            qkv: Dense::take(part, &format!("{name}.attn.qkv"), 3 * width, width)?,
+            proj: Dense::take(part, &format!("{name}.attn.proj"), width, width)?,
+            norm2: Norm::take(part, &format!("{name}.norm2"), width)?,
+            fc1: Dense::take(part, &format!("{name}.mlp.fc1"), mlp, width)?,
+            fc2: Dense::take(part, &format!("{name}.mlp.fc2"), width, mlp)?,
+        })
+    }
+
+    /// Writes the block over `x` [G, N, D], in place. Only `rows` of each group are computed to the end: what the last block's
+    /// reader wants. Keys and values come from all rows.
+    pub(super) fn plan(&self, b: &mut Builder, x: View, rows: Range<usize>, heads: usize) -> Result<()> {
+        let (groups, all, width) = (x.layout.groups, x.layout.rows, x.cols());
+        let wanted = x.rows(rows.clone());
+        b.scope(|b| {
+            let h = b.scratch(groups * all, width)?.grouped(groups);
+            let attended = b.scratch(groups * rows.len(), width)?.grouped(groups);
+            b.push(self.norm1.op(x, None, h));
+            let (q, k, v) = if rows.len() == all {
+                let qkv = b.scratch(groups * all, 3 * width)?.grouped(groups);
+                b.push(self.qkv.op(h, qkv));
+                (qkv.columns(0..width), qkv.columns(width..2 * width), qkv.columns(2 * width..3 * width))
+            } else {
+                let q = b.scratch(groups * rows.len(), width)?.grouped(groups);
+                let kv = b.scratch(groups * all, 2 * width)?.grouped(groups);
+                b.push(self.qkv.outputs(0..width).op(h.rows(rows.clone()), q));
+                b.push(self.qkv.outputs(width..3 * width).op(h, kv));
+                (q, kv.columns(0..width), kv.columns(width..2 * width))
+            };
+            b.push(Attention { q, k, v, keys: Keys { first: all, step: 0 }, heads, out: attended });
+            b.push(self.proj.op(attended, wanted).added(None));
+            Ok(())
+        })?;
+        b.scope(|b| {
+            let h = b.scratch(groups * rows.len(), width)?.grouped(groups);
+            let hidden = b.scratch(groups * rows.len(), self.fc1.w.rows())?.grouped(groups);
+            b.push(self.norm2.op(wanted, None, h));
+            b.push(self.fc1.op(h, hidden).then(Activation::Gelu));
+            b.push(self.fc2.op(hidden, wanted).added(None));
+            Ok(())
+        })
+    }
+}

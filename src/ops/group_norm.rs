@@ -1,0 +1,234 @@
+//! Group normalisation over channels-last images: 32 groups of channels, statistics over all pixels of an image.
+//!
+//! Two ops. `GroupStats`: x [B, P, C] -> partial [B, blocks, 2 C], mean and sum of squared deviations of each channel over a block of pixels.
+//! `GroupNorm`: out = f((x - mean) / sqrt(var + 1e-6) * weight + bias), f identity or SiLU. Blocks are joined in f64, always in
+//! the same order. Error about 1e-6 of the group's largest |x - mean| / std. FLOPs: 4 B P C, then 4 B P C and the activation's.
+
+use super::layer_norm::EPSILON;
+use super::{Activation, Kernel, Out, words};
+use crate::plan::{Cost, Cx, View, WorkerMemory};
+use crate::simd::{Job, Simd};
+use crate::tensor::{TileMut, Weight};
+
+/// Groups of channels, in all networks of the graph.
+const GROUPS: usize = 32;
+
+/// Mean and squared deviations by channel and block of pixels.
+#[derive(Debug, Clone)]
+pub struct GroupStats {
+    /// [B, P, C]
+    pub x: View,
+    /// [B, blocks, 2 C]
+    pub out: View,
+}
+
+impl GroupStats {
+    /// Blocks of an image of `pixels`: at most 16, of at least 64 pixels.
+    pub fn blocks(pixels: usize) -> usize {
+        (pixels / 64).clamp(1, 16)
+    }
+
+    /// Pixels of block `i`.
+    fn block(pixels: usize, i: usize) -> std::ops::Range<usize> {
+        let n = Self::blocks(pixels);
+        i * pixels / n..(i + 1) * pixels / n
+    }
+}
+
+impl Kernel for GroupStats {
+    const NAME: &'static str = "group_stats";
+
+    fn out(&self) -> Out {
+        Out::new(self.out, 1, self.out.cols())
+    }
+
+    fn cost(&self) -> Cost {
+        let n = self.x.count() * self.x.cols();
+        Cost { bytes: words(n), flops: 4 * n as u64 }
+    }
+
+    fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
+        let x = cx.mat::<f32>(&self.x);
+        let (pixels, blocks) = (self.x.layout.rows, self.out.layout.rows);
+        for i in out.rows() {
+            let (image, block) = (i / blocks, Self::block(pixels, i % blocks));
+            let (mean, squares) = out.row(i).split_at_mut(self.x.cols());
+            let rows = || block.clone().map(|p| x.row(image * pixels + p));
+            mean.fill(0.0);
+            squares.fill(0.0);
+            rows().for_each(|row| cx.isa().run(Accumulate { row, mean: None, to: mean }));
+            mean.iter_mut().for_each(|m| *m /= block.len() as f32);
+            rows().for_each(|row| cx.isa().run(Accumulate { row, mean: Some(mean), to: squares }));
+        }
+    }
+}
+
+/// `to += row`, or `to += (row - mean)^2`.
+struct Accumulate<'a> {
+    row: &'a [f32],
+    mean: Option<&'a [f32]>,
+    to: &'a mut [f32],
+}
+
+impl Job for Accumulate<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (i, to) in self.to.chunks_mut(S::LANES).enumerate() {
+            let at = i * S::LANES;
+            let x = s.load_up_to(&self.row[at..]);
+            let sum = match self.mean {
+                None => s.add(s.load_up_to(to), x),
+                Some(mean) => {
+                    let d = s.sub(x, s.load_up_to(&mean[at..]));
+                    s.fma(d, d, s.load_up_to(to))
+                }
+            };
+            s.store_up_to(to, sum);
+        }
+    }
+}
+
+/// Normalises with the statistics of [`GroupStats`].
+#[derive(Debug, Clone)]
+pub struct GroupNorm {
+    /// [B, P, C]
+    pub x: View,
+    /// [B, blocks, 2 C]
+    pub stats: View,
+    /// [C]
+    pub weight: Weight,
+    /// [C]
+    pub bias: Weight,
+    /// f
+    pub activation: Activation,
+    /// [B, P, C]
+    pub out: View,
+}
+
+impl GroupNorm {
+    /// For one image, what each channel is multiplied with and what is added then.
+    fn factors(&self, cx: &Cx<'_>, image: usize, scale: &mut [f32], shift: &mut [f32]) {
+        let stats = cx.mat::<f32>(&self.stats);
+        let (pixels, channels, blocks) = (self.x.layout.rows, self.x.cols(), self.stats.layout.rows);
+        let each = channels / GROUPS;
+        for group in 0..GROUPS {
+            let channels_here = group * each..(group + 1) * each;
+            let parts = || {
+                (0..blocks).flat_map(|b| {
+                    let (mean, squares) = stats.row(image * blocks + b).split_at(channels);
+                    let n = GroupStats::block(pixels, b).len() as f64;
+                    channels_here.clone().map(move |c| (n, mean[c] as f64, squares[c] as f64))
+                })
+            };
+            let count = (pixels * each) as f64;
+            let mean = parts().map(|(n, m, _)| n * m).sum::<f64>() / count;
+            let var = parts().map(|(n, m, sq)| sq + n * (m - mean) * (m - mean)).sum::<f64>() / count;
+            let rstd = 1.0 / (var + EPSILON as f64).sqrt();
+            for c in channels_here.clone() {
+                let w = self.weight.f32()[c] as f64 * rstd;
+                scale[c] = w as f32;
+                shift[c] = (self.bias.f32()[c] as f64 - mean * w) as f32;
+            }
+        }
+    }
+}
+
+impl Kernel for GroupNorm {
+    const NAME: &'static str = "group_norm";
+
+    fn out(&self) -> Out {
+        let pixels = self.x.layout.rows;
+        Out::new(self.out, pixels.div_ceil(GroupStats::blocks(pixels)), self.out.cols())
+    }
+
+    fn cost(&self) -> Cost {
+        let n = self.x.count() * self.x.cols();
+        let activation = if self.activation == Activation::Identity { 0 } else { 20 * n as u64 };
+        Cost { bytes: words(2 * n), flops: 2 * n as u64 + activation }
+    }
+
+    fn worker_words(&self) -> usize {
+        WorkerMemory::words([self.x.cols(), self.x.cols()])
+    }
+
+    fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
+        let x = cx.mat::<f32>(&self.x);
+        let mut memory = cx.worker_memory();
+        let [scale, shift] = memory.split([self.x.cols(), self.x.cols()]);
+        for (image, pixels) in self.x.layout.by_group(out.rows()) {
+            self.factors(cx, image, scale, shift);
+            let first = image * self.x.layout.rows;
+            for i in first + pixels.start..first + pixels.end {
+                cx.isa().run(Scale { x: x.row(i), scale, shift, activation: self.activation, out: out.row(i) });
+            }
+        }
+    }
+}
+
+/// `out = f(x * scale + shift)`
+pub(super) struct Scale<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) scale: &'a [f32],
+    pub(super) shift: &'a [f32],
+    pub(super) activation: Activation,
+    pub(super) out: &'a mut [f32],
+}
+
+impl Job for Scale<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (i, out) in self.out.chunks_mut(S::LANES).enumerate() {
+            let at = i * S::LANES;
+            let [x, scale, shift] = [self.x, self.scale, self.shift].map(|v| s.load_up_to(&v[at..]));
+            s.store_up_to(out, self.activation.apply(s, s.fma(x, scale, shift)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Lab, close, numbers};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn agrees_with_the_naive_one(b in 1usize..4, pixels in 1usize..300, each in 1usize..4, silu: bool, far in 0f32..30.0) {
+            let c = 32 * each;
+            let mut lab = Lab::new();
+            let x: Vec<f32> = numbers(b * pixels * c, 1).iter().map(|x| x + far).collect();
+            let (w, bias) = (numbers(c, 2), numbers(c, 3));
+            let mut expected = vec![0.0; x.len()];
+            for image in 0..b {
+                for g in 0..32 {
+                    let all = || (0..pixels * each).map(move |i| (image * pixels + i / each) * c + g * each + i % each);
+                    let n = (pixels * each) as f64;
+                    let mean = all().map(|i| x[i] as f64).sum::<f64>() / n;
+                    let var = all().map(|i| (x[i] as f64 - mean).powi(2)).sum::<f64>() / n;
+                    for i in all() {
+                        let y = (x[i] as f64 - mean) / (var + 1e-6).sqrt() * w[i % c] as f64 + bias[i % c] as f64;
+                        expected[i] = if silu { y / (1.0 + (-y).exp()) } else { y };
+                    }
+                }
+            }
+            // A group of one pixel and one channel has no spread: only rounding is left, times a thousand.
+            prop_assume!(pixels * each > 4);
+            let x = lab.input(b * pixels, c, &x).grouped(b);
+            let blocks = GroupStats::blocks(pixels);
+            let stats = lab.output(b * blocks, 2 * c).grouped(b);
+            let out = lab.output(b * pixels, c).grouped(b);
+            let weight = |v: &[f32]| Weight::owned("w", &[c], v).unwrap();
+            let activation = if silu { Activation::Silu } else { Activation::Identity };
+            let norm = GroupNorm { x, stats, weight: weight(&w), bias: weight(&bias), activation, out };
+            for (isa, y) in lab.run_all(vec![GroupStats { x, out: stats }.into(), norm.into()], out) {
+                close(&y, &expected, 1e-5 + 2e-6 * far as f64, isa)?;
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A bench for one op: inputs, every instruction set of the machine, one and three threads.
+
+use super::Op;
+use crate::plan::{Arena, Builder, Cursor, Stage, View, Walker};
+use crate::pool::Pool;
+use crate::simd::Isa;
+use crate::tensor::{AlignedBytes, DType, Weight};
+use half::{bf16, f16};
+use proptest::test_runner::TestCaseError;
+
+/// Inputs for an op.
+pub(crate) struct Lab(pub(crate) Builder);
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self(Builder::new())
+    }
+
+    pub(crate) fn input(&mut self, rows: usize, cols: usize, data: &[f32]) -> View {
+        assert_eq!(data.len(), rows * cols);
+        self.0.constant(data, cols).unwrap()
+    }
+
+    pub(crate) fn input_i32(&mut self, cols: usize, data: &[i32]) -> View {
+        self.0.constant_i32(data, cols).unwrap()
+    }
+
+    pub(crate) fn output(&mut self, rows: usize, cols: usize) -> View {
+        self.0.kept(rows, cols).unwrap()
+    }
+
+    /// What the op leaves in its output, by instruction set; the same bits on any number of threads and with any pauses.
+    pub(crate) fn run(self, op: impl Into<Op>) -> Vec<(Isa, Vec<f32>)> {
+        let op = op.into();
+        let out = op.out().view;
+        self.run_all(vec![op], out)
+    }
+
+    pub(crate) fn run_all(mut self, ops: Vec<Op>, out: View) -> Vec<(Isa, Vec<f32>)> {
+        self.0.segment(Stage::Encode, 0, 1);
+        ops.into_iter().for_each(|op| self.0.push(op));
+        let plan = self.0.finish();
+        let one = |isa, threads, pausing: bool| {
+            let pool = Pool::new(threads).unwrap();
+            let mut arena = Arena::new(&plan, threads).unwrap();
+            let mut cursor = Cursor::default();
+            while !cursor.is_finished(&plan) {
+                Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }.run(&mut cursor, |_| pausing);
+            }
+            let result = arena.mat::<f32>(out);
+            (0..out.count()).flat_map(|i| result.row(i).to_vec()).collect::<Vec<f32>>()
+        };
+        let all = |isa: Isa| {
+            let y = one(isa, 1, false);
+            let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&y), bits(&one(isa, 3, true)), "{isa}: the result depends on threads");
+            (isa, y)
+        };
+        Isa::available().into_iter().map(all).collect()
+    }
+}
+
+/// Numbers in [-1, 1).
+pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut x = seed.wrapping_mul(2_654_435_769).wrapping_add(1);
+    let next = |_| {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (x >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(next).collect()
+}
+
+/// A weight of that dtype, rounded from `data`.
+pub(crate) fn weight_as(dtype: DType, shape: &[usize], data: &[f32]) -> Weight {
+    let mut bytes = AlignedBytes::zeroed(data.len() * dtype.size(), "test").unwrap();
+    match dtype {
+        DType::F16 => {
+            let to: &mut [f16] = bytemuck::cast_slice_mut(bytes.bytes_mut());
+            to.iter_mut().zip(data).for_each(|(to, &x)| *to = f16::from_f32(x));
+        }
+        DType::BF16 => {
+            let to: &mut [bf16] = bytemuck::cast_slice_mut(bytes.bytes_mut());
+            to.iter_mut().zip(data).for_each(|(to, &x)| *to = bf16::from_f32(x));
+        }
+        _ => bytes.bytes_mut().copy_from_slice(bytemuck::cast_slice(data)),
+    }
+    Weight::from_aligned("test", dtype, shape, bytes)
+}
+
+/// Every element within `bound` of the exact one, absolutely; NaN is not.
+pub(crate) fn close(y: &[f32], exact: &[f64], bound: f64, isa: Isa) -> Result<(), TestCaseError> {
+    assert_eq!(y.len(), exact.len());
+    for (i, (&y, &e)) in y.iter().zip(exact).enumerate() {
+        let fine = (y as f64 - e).abs() <= bound;
+        if !fine {
+            return Err(TestCaseError::fail(format!("{isa}: element {i}: {y}, exactly {e}, bound {bound:e}")));
+        }
+    }
+    Ok(())
+}
+
+/// GELU in f64 through erf's power series; |x| below 6 or so.
+pub(crate) fn gelu(x: f64) -> f64 {
+    let z = x / 2f64.sqrt();
+    let (mut term, mut sum) = (z, z);
+    for n in 1..150 {
+        term *= -z * z / n as f64;
+        sum += term / (2 * n + 1) as f64;
+    }
+    let erf = if z.abs() > 5.0 { z.signum() } else { sum * std::f64::consts::FRAC_2_SQRT_PI };
+    x * (1.0 + erf) / 2.0
+}
