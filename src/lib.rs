@@ -6,5 +6,6 @@ pub mod pool;
 pub mod sampling;
 pub mod simd;
 pub mod tensor;
+pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};
