@@ -1,6 +1,8 @@
 //! discon: a from-scratch engine for DisCon image generators.
 pub mod error;
+pub mod model;
 pub mod ops;
+pub mod pipeline;
 pub mod plan;
 pub mod pool;
 pub mod sampling;
@@ -9,3 +11,4 @@ pub mod tensor;
 pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};
+pub use pipeline::{Canceller, Cpu, Image, Model, Outputs, Progress, Request, Session, Settings};

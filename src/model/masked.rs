@@ -11,7 +11,7 @@ use crate::ops::{Index, Source, SumRows};
 use crate::plan::{Builder, Stage, View};
 use crate::sampling;
 use crate::tensor::Weight;
-use crate::weights::{GuidanceSchedule, MaskedConfig, Part};
+use crate::weights::{GuidanceSchedule, MaskedConfig, Part, concat_rows};
 use std::ops::Range;
 
 /// The network.
@@ -90,7 +90,7 @@ impl Masked {
             false => None,
         };
         Ok(Self {
-            classes: Part::concat_rows("class_emb", &[classes, no_class], e)?,
+            classes: concat_rows("class_emb", &[classes, no_class], e)?,
             codes,
             token_in: Dense::take(part, "z_proj", e, config.token_dim)?,
             token_norm: Norm::take(part, "z_proj_ln", e)?,

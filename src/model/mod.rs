@@ -11,7 +11,7 @@ mod transformer;
 mod vae;
 mod vq;
 
-pub use head::{Draws, Head, HeadSettings};
+pub use head::{Draws, Head, HeadSettings, HeadTimes};
 pub use masked::{Masked, MaskedInputs, RoundSettings};
 pub use rar::{Rar, Sequences, Tail};
 pub use vae::Vae;

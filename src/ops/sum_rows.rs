@@ -44,6 +44,13 @@ pub enum Source {
     Rows(View),
     /// A row of the table.
     Table(Weight, Index),
+    /// Of `rows` [G, R, D], in each group the row that `ids` [G, N, 1] of i32 names.
+    Gather {
+        /// [G, R, D]
+        rows: View,
+        /// [G, N, 1]
+        ids: View,
+    },
 }
 
 /// The op.
@@ -88,6 +95,13 @@ impl Kernel for SumRows {
                 Source::Rows(view) => {
                     let from = cx.mat::<f32>(view);
                     out.rows().for_each(|i| put(out.row(i), from.row(i).iter().copied(), nth > 0));
+                }
+                Source::Gather { rows, ids } => {
+                    let (from, ids) = (cx.mat::<f32>(rows), cx.mat::<i32>(ids));
+                    for i in out.rows() {
+                        let row = i / rows_a_group * rows.layout.rows + ids.row(i)[0] as usize;
+                        put(out.row(i), from.row(row).iter().copied(), nth > 0);
+                    }
                 }
                 Source::Table(table, index) => {
                     let ids = if let Index::From { ids, .. } = index { Some(cx.mat::<i32>(ids)) } else { None };
@@ -147,22 +161,24 @@ mod tests {
         let mut lab = Lab::new();
         let (x, y) = (numbers(groups * rows * d, 1), numbers(rows * d, 2));
         let table = weight_as(DType::BF16, &[7, d], &numbers(7 * d, 3));
-        let (t, ids) = (table.to_f32(), [6, 0, 3, 3, 1, 5]);
+        let (t, ids, picks) = (table.to_f32(), [6, 0, 3, 3, 1, 5], [2, 0, 2, 1, 1, 0]);
         let mut expected = Vec::new();
         for i in 0..groups * rows {
             for c in 0..d {
                 let row = |n: usize| t[n * d + c] as f64;
                 let sum = x[i * d + c] as f64 + y[i % rows * d + c] as f64 + row(ids[i] as usize) + row(2 + i % rows) + row(4) + row(5 + i / rows);
+                let sum = sum + x[(i / rows * rows + picks[i] as usize) * d + c] as f64;
                 expected.push(sum / (1.0 + (-sum).exp()));
             }
         }
         let (x, y) = (lab.input(groups * rows, d, &x).grouped(groups), lab.input(rows, d, &y).repeated(groups));
-        let ids = lab.input_i32(1, &ids).grouped(groups);
+        let [ids, picks] = [ids, picks].map(|v| lab.input_i32(1, &v).grouped(groups));
         let out = lab.output(groups * rows, d).grouped(groups);
         let op = SumRows {
             sources: vec![
                 Source::Rows(x),
                 Source::Rows(y),
+                Source::Gather { rows: x, ids: picks },
                 Source::Table(table.clone(), Index::From { ids, offset: 0 }),
                 Source::Table(table.clone(), Index::Range { first: 2 }),
                 Source::Table(table.clone(), Index::Turn { first: 4, step: 9 }),

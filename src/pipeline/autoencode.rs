@@ -1,0 +1,67 @@
+//! Images in: through the autoencoders and back.
+
+use super::model::{Cpu, Model, Networks, needed};
+use super::session::pictures;
+use super::Image;
+use crate::error::{Error, Result};
+use crate::plan::{Arena, Builder, Cursor, View, Walker};
+
+impl Model {
+    /// Pixels a side of the model's images.
+    pub fn image_size(&self) -> usize {
+        self.config().image_size
+    }
+
+    /// What the continuous autoencoder makes of a picture: encoded to the mean of its latents, decoded again.
+    pub fn reconstruct(&self, cpu: &Cpu, image: &Image) -> Result<Image> {
+        self.through(cpu, image, (-1.0, 1.0), |nets, b, pixels, out| {
+            let vae = needed(&nets.vae, "vae.safetensors", "the continuous reconstruction")?;
+            let places = latent_places(pixels, vae.config.ch_mult.len());
+            let mean = b.kept(places, vae.config.z_channels)?.grouped(1);
+            let log_variance = b.kept(places, vae.config.z_channels)?.grouped(1);
+            vae.plan_encode(b, pixels, mean, log_variance)?;
+            vae.plan_decode(b, mean, out)
+        })
+    }
+
+    /// What the discrete autoencoder makes of a picture: quantised to codes, decoded again.
+    pub fn reconstruct_discrete(&self, cpu: &Cpu, image: &Image) -> Result<Image> {
+        self.through(cpu, image, (0.0, 1.0), |nets, b, pixels, out| {
+            let vq = needed(&nets.vq, "vq.safetensors", "the discrete reconstruction")?;
+            let places = latent_places(pixels, vq.config.channel_mult.len());
+            let codes = b.kept(places, 1)?.grouped(1);
+            vq.plan_encode(b, pixels, codes)?;
+            vq.plan_decode(b, codes, out)
+        })
+    }
+
+    fn through(
+        &self,
+        cpu: &Cpu,
+        image: &Image,
+        range: (f32, f32),
+        plan: impl FnOnce(&Networks, &mut Builder, View, View) -> Result<()>,
+    ) -> Result<Image> {
+        let size = self.image_size();
+        if (image.width(), image.height()) != (size, size) {
+            let found = format!("{} x {}", image.width(), image.height());
+            return Err(Error::input("image", format!("{size} x {size} pixels"), found));
+        }
+        let mut b = Builder::new();
+        let pixels = b.kept(size * size, 3)?.grouped(1);
+        let out = b.kept(size * size, 3)?.grouped(1);
+        plan(self.networks(), &mut b, pixels, out)?;
+        let plan = b.finish();
+        let mut arena = Arena::new(&plan, cpu.threads())?;
+        arena.slice_mut::<f32>(pixels).iter_mut().zip(image.to_pixels(range)).for_each(|(to, x)| *to = x);
+        let mut walker = Walker { plan: &plan, arena: &mut arena, pool: &cpu.pool, isa: cpu.isa, profile: None };
+        walker.run(&mut Cursor::default(), |_| false);
+        let missing = || Error::input("image", "one picture", "none");
+        pictures(arena.mat(out), range).pop().ok_or_else(missing)
+    }
+}
+
+/// Places of an image of `pixels` after `levels` levels.
+fn latent_places(pixels: View, levels: usize) -> usize {
+    pixels.count() >> (2 * (levels - 1))
+}

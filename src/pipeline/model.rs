@@ -1,0 +1,159 @@
+//! A model: networks with their weights, shared by all who generate with it.
+
+use super::session::{Progress, Session};
+use super::{Image, Outputs, Settings};
+use crate::error::{Error, Result};
+use crate::model::{Masked, Rar, Vae, Vq};
+use crate::pool::Pool;
+use crate::simd::Isa;
+use crate::tensor::SharedBytes;
+use crate::weights::{Config, ModelFiles, Part};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The processor to run on: threads of its own and an instruction set. Cloning shares the threads.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) isa: Isa,
+}
+
+impl Cpu {
+    /// The best instruction set on `threads` threads; 0 is one a core.
+    pub fn new(threads: usize) -> Result<Self> {
+        Ok(Self { pool: Arc::new(Pool::new(threads)?), isa: Isa::detect() })
+    }
+
+    /// With another instruction set: `scalar`, `avx2`, `avx512`.
+    pub fn with_isa(mut self, name: &str) -> Result<Self> {
+        self.isa = Isa::named(name)?;
+        Ok(self)
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// How many threads.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+}
+
+/// What to generate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The class of each image.
+    pub classes: Vec<usize>,
+    /// The seed of each image.
+    pub seeds: Vec<u64>,
+    /// How.
+    pub settings: Settings,
+}
+
+/// A model. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Model(Arc<Networks>);
+
+/// The networks that a model folder has.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    pub(crate) config: Config,
+    pub(crate) rar: Option<Rar>,
+    pub(crate) masked: Option<Masked>,
+    pub(crate) vae: Option<Vae>,
+    pub(crate) vq: Option<Vq>,
+}
+
+/// The part, or what needs it.
+pub(crate) fn needed<'a, T>(part: &'a Option<T>, file: &'static str, needed_for: &'static str) -> Result<&'a T> {
+    part.as_ref().ok_or(Error::MissingPart { part: file, needed_for })
+}
+
+/// Loads a part whole: every tensor taken, none left over.
+fn load<C, T>(part: Option<Part>, config: &Option<C>, load: impl FnOnce(&mut Part, &C) -> Result<T>) -> Result<Option<T>> {
+    match (part, config) {
+        (Some(mut part), Some(config)) => {
+            let network = load(&mut part, config)?;
+            part.finish()?;
+            Ok(Some(network))
+        }
+        _ => Ok(None),
+    }
+}
+
+impl Networks {
+    /// L: places of a token sequence.
+    pub(crate) fn places(&self) -> Result<usize> {
+        let discrete = self.rar.as_ref().map(|r| r.config.seq_len);
+        let continuous = self.masked.as_ref().map(|m| m.config.seq_len);
+        let missing = Error::MissingPart { part: "rar.safetensors or discon.safetensors", needed_for: "generation" };
+        discrete.or(continuous).ok_or(missing)
+    }
+}
+
+impl Model {
+    /// Opens a model folder: `discon.json` beside the parts' `.safetensors`. Weights are mapped and used in place.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::from_files(ModelFiles::open(folder.as_ref())?)
+    }
+
+    /// Opens a model whose files lie in memory, by the names they have in a folder: a host's pack file.
+    pub fn from_bytes(files: impl IntoIterator<Item = (String, SharedBytes)>) -> Result<Self> {
+        Self::from_files(ModelFiles::from_bytes(files)?)
+    }
+
+    fn from_files(files: ModelFiles) -> Result<Self> {
+        let ModelFiles { config, rar, masked, vae, vq } = files;
+        Ok(Self(Arc::new(Networks {
+            rar: load(rar, &config.rar, Rar::load)?,
+            masked: load(masked, &config.discon, Masked::load)?,
+            vae: load(vae, &config.vae, Vae::load)?,
+            vq: load(vq, &config.vq, Vq::load)?,
+            config,
+        })))
+    }
+
+    pub(crate) fn networks(&self) -> &Networks {
+        &self.0
+    }
+
+    /// What `discon.json` says.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The settings that the model asks for.
+    pub fn settings(&self) -> Settings {
+        Settings::from(&self.0.config.sampling)
+    }
+
+    /// The number of the class of that name, or of that number.
+    pub fn class(&self, name: &str) -> Result<usize> {
+        let classes = &self.0.config.classes;
+        let by_name = classes.iter().position(|c| c == name);
+        let by_number = || name.parse().ok().filter(|&i: &usize| i < classes.len());
+        by_name.or_else(by_number).ok_or_else(|| {
+            const SHOWN: usize = 20;
+            let mut known = classes.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+            if classes.len() > SHOWN {
+                known += ", ...";
+            }
+            Error::input("class", format!("a number below {} or one of {known}", classes.len()), format!("`{name}`"))
+        })
+    }
+
+    /// Compiles a session for `batch` images at a time.
+    pub fn session(&self, cpu: &Cpu, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Session> {
+        Session::new(self, cpu, batch, settings, outputs)
+    }
+
+    /// The images of a request, from one call.
+    pub fn generate(&self, cpu: &Cpu, request: &Request) -> Result<Vec<Image>> {
+        let mut session = self.session(cpu, request.classes.len(), &request.settings, Outputs::IMAGE)?;
+        session.begin(&request.classes, &request.seeds)?;
+        session.run(|_: &Progress| {})?;
+        session.images()
+    }
+}

@@ -1,0 +1,286 @@
+//! Compiles the whole graph for a batch: which segments run, where inputs and results lie.
+
+use super::model::{Networks, needed};
+use crate::error::{Error, Result};
+use crate::model::{Draws, HeadSettings, MaskedInputs, RoundSettings, Sequences, Tail};
+use crate::ops::{Source, SumRows};
+use crate::plan::{Arena, Builder, Plan, Stage, View};
+use crate::sampling;
+use crate::weights::{GuidanceSchedule, SamplingConfig};
+
+/// What a request can set; the model's config has the defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Stage 1 guidance; 1 is none.
+    pub discrete_guidance: f64,
+    /// How late stage 1's guidance rises.
+    pub discrete_guidance_pow: f64,
+    /// Stage 1 temperature.
+    pub discrete_temperature: f64,
+    /// Rounds of stage 2.
+    pub rounds: usize,
+    /// Diffusion steps of the head.
+    pub steps: usize,
+    /// Stage 2 guidance; 1 is none.
+    pub guidance: f64,
+    /// Whether stage 2's guidance rises with the share of known places.
+    pub guidance_schedule: GuidanceSchedule,
+    /// Factor of the diffusion's noise.
+    pub temperature: f64,
+    /// Bound of the head's estimate of the clean token.
+    pub clip_x0: Option<f32>,
+}
+
+impl From<&SamplingConfig> for Settings {
+    fn from(c: &SamplingConfig) -> Self {
+        Self {
+            discrete_guidance: c.rar.guidance,
+            discrete_guidance_pow: c.rar.guidance_pow,
+            discrete_temperature: c.rar.temperature,
+            rounds: c.discon.ar_steps,
+            steps: c.discon.diffusion_steps,
+            guidance: c.discon.guidance,
+            guidance_schedule: c.discon.guidance_schedule,
+            temperature: c.discon.temperature,
+            clip_x0: c.discon.clip_x0,
+        }
+    }
+}
+
+impl Settings {
+    /// [`Error::Setting`] for the first setting out of range; `places` tokens, `train_steps` of the head's schedule.
+    pub fn check(&self, places: usize, train_steps: usize) -> Result<()> {
+        let range = |name, x: f64, low: f64, high: f64, open: bool| {
+            let inside = x.is_finite() && x <= high && if open { x > low } else { x >= low };
+            let expected = || format!("a number {} {low} and at most {high}", if open { "above" } else { "from" });
+            if inside { Ok(()) } else { Err(Error::setting(name, expected(), x)) }
+        };
+        let count = |name, n: usize, most: usize| {
+            if (1..=most).contains(&n) { Ok(()) } else { Err(Error::setting(name, format!("1 to {most}"), n)) }
+        };
+        range("discrete_guidance", self.discrete_guidance, 0.0, 1000.0, false)?;
+        range("discrete_guidance_pow", self.discrete_guidance_pow, 0.0, 1000.0, true)?;
+        range("discrete_temperature", self.discrete_temperature, 0.0, 1000.0, true)?;
+        count("rounds", self.rounds, places)?;
+        count("steps", self.steps, train_steps)?;
+        range("guidance", self.guidance, 0.0, 1000.0, false)?;
+        range("temperature", self.temperature, 0.0, 1000.0, false)?;
+        self.clip_x0.map_or(Ok(()), |c| range("clip_x0", f64::from(c), 0.0, 1e6, true))
+    }
+}
+
+/// What a session is to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outputs {
+    /// The image.
+    pub image: bool,
+    /// The coarse picture that the discrete tokens' own decoder makes after stage 1.
+    pub preview: bool,
+}
+
+impl Outputs {
+    /// The image.
+    pub const IMAGE: Self = Self { image: true, preview: false };
+    /// The image, and the coarse picture before it.
+    pub const IMAGE_AND_PREVIEW: Self = Self { image: true, preview: true };
+    /// The coarse picture only: the lossy way that DisCon replaces.
+    pub const DISCRETE_ONLY: Self = Self { image: false, preview: true };
+}
+
+/// Random numbers given from outside, for checks against known answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given {
+    /// [B, L, C], by slot
+    pub(crate) start: View,
+    /// [steps B, L, C], by slot
+    pub(crate) noise: View,
+}
+
+/// A plan and where its inputs and results lie.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) plan: Plan,
+    pub(crate) batch: usize,
+    places: usize,
+    /// Stage 1's sequences and its draws [B, L].
+    discrete: Option<(Sequences, View)>,
+    continuous: Option<Continuous>,
+    /// [B, P, 3], in [0, 1]
+    pub(crate) preview: Option<View>,
+    /// [B, P, 3], in [-1, 1]
+    pub(crate) image: Option<View>,
+    pub(crate) given: Option<Given>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Continuous {
+    /// [B, 1, 1]
+    classes: View,
+    /// [halves B, L, 1]
+    order: View,
+    /// [B, L, 1]: the slot of each place
+    slots: View,
+    /// [B, 1, 2]
+    seeds: View,
+}
+
+impl Program {
+    /// Compiles `outputs` for a batch. With `given`, starts and noise are inputs instead of drawn from seeds.
+    pub(crate) fn new(nets: &Networks, batch: usize, settings: &Settings, outputs: Outputs, given: bool) -> Result<Self> {
+        if batch == 0 || batch > MAX_BATCH {
+            return Err(Error::setting("batch", format!("1 to {MAX_BATCH}"), batch));
+        }
+        let places = nets.places()?;
+        let train_steps = nets.masked.as_ref().map_or(usize::MAX, |m| m.config.head.train_steps);
+        settings.check(places, train_steps)?;
+        let mut b = Builder::new();
+        let wants_codes = outputs.preview || nets.masked.as_ref().is_some_and(|m| m.config.discrete);
+        let discrete = if wants_codes { Some(Self::discrete(&mut b, nets, batch, settings)?) } else { None };
+        let preview = match (outputs.preview, &discrete) {
+            (true, Some((sequences, _))) => {
+                let vq = needed(&nets.vq, "vq.safetensors", "the coarse picture")?;
+                let image = b.kept(batch * vq.image_size(places).pow(2), 3)?.grouped(batch);
+                vq.plan_decode(&mut b, sequences.codes(), image)?;
+                Some(image)
+            }
+            _ => None,
+        };
+        let mut program = Self {
+            plan: Builder::new().finish(),
+            batch,
+            places,
+            discrete,
+            continuous: None,
+            preview,
+            image: None,
+            given: None,
+        };
+        if outputs.image {
+            program.continuous(&mut b, nets, settings, given)?;
+        }
+        program.plan = b.finish();
+        Ok(program)
+    }
+
+    fn discrete(b: &mut Builder, nets: &Networks, batch: usize, settings: &Settings) -> Result<(Sequences, View)> {
+        let rar = needed(&nets.rar, "rar.safetensors", "stage 1, the discrete tokens,")?;
+        let places = rar.config.seq_len;
+        let halves = if settings.discrete_guidance == 1.0 || settings.discrete_guidance == 0.0 { 1 } else { 2 };
+        let sequences = Sequences::new(b, batch, halves, places)?;
+        let uniforms = b.kept(batch, places)?;
+        let tail = Tail::Draw {
+            uniforms,
+            guidance: settings.discrete_guidance,
+            guidance_pow: settings.discrete_guidance_pow,
+            temperature: settings.discrete_temperature,
+        };
+        rar.plan(b, &sequences, places, tail)?;
+        Ok((sequences, uniforms))
+    }
+
+    fn continuous(&mut self, b: &mut Builder, nets: &Networks, settings: &Settings, given: bool) -> Result<()> {
+        let masked = needed(&nets.masked, "discon.safetensors", "stage 2, the continuous tokens,")?;
+        let vae = needed(&nets.vae, "vae.safetensors", "pixels")?;
+        let (batch, places, c) = (self.batch, self.places, masked.config.token_dim);
+        let halves = if settings.guidance == 1.0 { 1 } else { 2 };
+        let inputs = Continuous {
+            classes: b.kept(batch, 1)?.grouped(batch),
+            order: b.kept(halves * batch * places, 1)?.grouped(halves * batch),
+            slots: b.kept(batch * places, 1)?.grouped(batch),
+            seeds: b.kept(batch, 2)?.grouped(batch),
+        };
+        let draws = if given {
+            let start = b.kept(batch * places, c)?.grouped(batch);
+            let noise = b.kept(settings.steps * batch * places, c)?;
+            self.given = Some(Given { start, noise });
+            let noise = noise.rows(0..batch * places).grouped(batch);
+            Draws::Given { start, noise, step_words: batch * places * c }
+        } else {
+            Draws::Seeded { seeds: inputs.seeds, places: inputs.order.groups(0..batch) }
+        };
+        let rounds = RoundSettings {
+            rounds: settings.rounds,
+            guidance: settings.guidance,
+            schedule: settings.guidance_schedule,
+            head: HeadSettings {
+                steps: settings.steps,
+                temperature: settings.temperature as f32,
+                clip_x0: settings.clip_x0,
+            },
+        };
+        // Where stage 2 has no discrete prefix its plan never reads the codes: any view of that shape will do.
+        let codes = self.discrete.as_ref().map_or(inputs.slots, |(s, _)| s.codes());
+        let read = MaskedInputs { batch, halves, classes: inputs.classes, codes, order: inputs.order };
+        let tokens = b.kept(batch * places, c)?.grouped(batch);
+        masked.plan(b, &read, &draws, &rounds, tokens)?;
+
+        let image = b.kept(batch * vae.image_size(places).pow(2), 3)?.grouped(batch);
+        b.scope(|b| {
+            let raster = b.scratch(batch * places, c)?.grouped(batch);
+            let latents = b.scratch(batch * places, c)?.grouped(batch);
+            b.segment(Stage::Decode, 0, 1);
+            b.push(SumRows::new([Source::Gather { rows: tokens, ids: inputs.slots }], raster));
+            vae.plan_latents(b, raster, latents);
+            vae.plan_decode(b, latents, image)
+        })?;
+        self.continuous = Some(inputs);
+        self.image = Some(image);
+        Ok(())
+    }
+
+    /// Puts the classes in place, and what follows from the seeds.
+    pub(crate) fn fill(&self, arena: &mut Arena, nets: &Networks, classes: &[usize], seeds: &[u64]) {
+        let uniforms: Vec<f32> = seeds.iter().flat_map(|&s| sampling::uniforms(s, self.places)).collect();
+        let orders: Vec<i32> = seeds.iter().flat_map(|&s| sampling::order(s, self.places)).collect();
+        self.fill_classes(arena, nets, classes);
+        self.fill_uniforms(arena, &uniforms);
+        self.fill_orders(arena, &orders);
+        if let Some(inputs) = &self.continuous {
+            let halves = seeds.iter().flat_map(|&s| [s as u32, (s >> 32) as u32]);
+            arena.slice_mut::<u32>(inputs.seeds).iter_mut().zip(halves).for_each(|(to, half)| *to = half);
+        }
+    }
+
+    /// Puts the classes in place; `num_classes` is "no class".
+    pub(crate) fn fill_classes(&self, arena: &mut Arena, nets: &Networks, classes: &[usize]) {
+        if let (Some((sequences, _)), Some(rar)) = (&self.discrete, &nets.rar) {
+            let entries = arena.slice_mut::<i32>(sequences.ids);
+            for (row, &class) in entries.chunks_mut(sequences.ids.cols()).zip(classes) {
+                row[..sequences.halves].fill(rar.class_id(rar.config.num_classes));
+                row[0] = rar.class_id(class);
+            }
+        }
+        if let Some(inputs) = &self.continuous {
+            let to = arena.slice_mut::<i32>(inputs.classes);
+            to.iter_mut().zip(classes).for_each(|(to, &class)| *to = class as i32);
+        }
+    }
+
+    /// Puts stage 1's draws in place, [B, L].
+    pub(crate) fn fill_uniforms(&self, arena: &mut Arena, uniforms: &[f32]) {
+        if let Some((_, view)) = &self.discrete {
+            arena.slice_mut::<f32>(*view).copy_from_slice(uniforms);
+        }
+    }
+
+    /// Puts the orders in place, [B, L].
+    pub(crate) fn fill_orders(&self, arena: &mut Arena, orders: &[i32]) {
+        let Some(inputs) = &self.continuous else { return };
+        arena.slice_mut::<i32>(inputs.order).chunks_mut(orders.len()).for_each(|half| half.copy_from_slice(orders));
+        let slots = arena.slice_mut::<i32>(inputs.slots);
+        for (slots, order) in slots.chunks_mut(self.places).zip(orders.chunks(self.places)) {
+            order.iter().enumerate().for_each(|(slot, &place)| slots[place as usize] = slot as i32);
+        }
+    }
+
+    /// The codes of every image, after stage 1.
+    pub(crate) fn codes(&self, arena: &Arena) -> Option<Vec<Vec<u32>>> {
+        let (sequences, _) = self.discrete.as_ref()?;
+        let codes = arena.mat::<i32>(sequences.codes());
+        let of = |image: usize| (0..self.places).map(|p| codes.row(image * self.places + p)[0] as u32).collect();
+        Some((0..self.batch).map(of).collect())
+    }
+}
+
+/// More images a batch than any memory holds: a guard against a wrong number.
+const MAX_BATCH: usize = 65_536;

@@ -1,0 +1,202 @@
+//! A session: a compiled plan, its memory, and the place in it.
+
+use super::model::{Cpu, Model};
+use super::program::Program;
+use super::{Image, Outputs, Settings};
+use crate::error::{Error, Result};
+use crate::plan::{Arena, Cursor, Plan, Profile, Stage, Walker};
+use crate::tensor::Mat;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where a session is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The stage at work.
+    pub stage: Stage,
+    /// Its place (stage 1), round (stage 2) or level (autoencoders).
+    pub index: usize,
+    /// Share of the work done, by cost, from 0 to 1.
+    pub fraction: f64,
+    /// Whether all is done.
+    pub finished: bool,
+}
+
+/// Cancels a session's run from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// The run stops before its next slice of work and returns [`Error::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A compiled plan with its memory. Made once, it generates any number of batches without allocating again.
+#[derive(Debug)]
+pub struct Session {
+    model: Model,
+    cpu: Cpu,
+    program: Program,
+    arena: Arena,
+    cursor: Cursor,
+    begun: bool,
+    canceller: Canceller,
+    times: BTreeMap<Stage, Duration>,
+    profile: Option<Profile>,
+}
+
+impl Session {
+    pub(super) fn new(model: &Model, cpu: &Cpu, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Self> {
+        let program = Program::new(model.networks(), batch, settings, outputs, false)?;
+        Ok(Self {
+            arena: Arena::new(&program.plan, cpu.threads())?,
+            model: model.clone(),
+            cpu: cpu.clone(),
+            program,
+            cursor: Cursor::default(),
+            begun: false,
+            canceller: Canceller::default(),
+            times: BTreeMap::new(),
+            profile: None,
+        })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.program.plan
+    }
+
+    /// Starts a batch: one class and one seed an image. What ran before is given up.
+    pub fn begin(&mut self, classes: &[usize], seeds: &[u64]) -> Result<()> {
+        let (batch, known) = (self.program.batch, self.model.config().classes.len());
+        if classes.len() != batch || seeds.len() != batch {
+            let found = format!("{} classes and {} seeds", classes.len(), seeds.len());
+            return Err(Error::input("request", format!("{batch} classes and {batch} seeds"), found));
+        }
+        // `known` itself is "no class".
+        if let Some(class) = classes.iter().find(|&&c| c > known) {
+            return Err(Error::input("class", format!("a number below {known}, or {known} for no class"), class));
+        }
+        self.arena.reset(&self.program.plan);
+        self.program.fill(&mut self.arena, self.model.networks(), classes, seeds);
+        self.cursor = Cursor::default();
+        self.canceller.0.store(false, Ordering::Relaxed);
+        self.times.clear();
+        self.begun = true;
+        Ok(())
+    }
+
+    /// A handle that cancels this session's runs.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Collects time by op from now on.
+    pub fn enable_profile(&mut self) {
+        self.profile = Some(Profile::default());
+    }
+
+    /// Time by op, if collected.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
+    /// Wall time by stage since [`Session::begin`].
+    pub fn times(&self) -> &BTreeMap<Stage, Duration> {
+        &self.times
+    }
+
+    /// Where the session is.
+    pub fn progress(&self) -> Progress {
+        progress(&self.program.plan, &self.cursor)
+    }
+
+    /// Works for about `budget` and says where it is. At least one slice of work is done.
+    pub fn step(&mut self, budget: Duration) -> Result<Progress> {
+        let end = Instant::now().checked_add(budget);
+        self.walk(|_| end.is_some_and(|end| Instant::now() >= end))
+    }
+
+    /// Works to the end; `watch` is told of the progress after each op.
+    pub fn run(&mut self, mut watch: impl FnMut(&Progress) + Send) -> Result<()> {
+        self.walk(|p| {
+            watch(p);
+            false
+        })
+        .map(drop)
+    }
+
+    fn walk(&mut self, mut pause: impl FnMut(&Progress) -> bool + Send) -> Result<Progress> {
+        if !self.begun {
+            return Err(Error::input("session", "begin before step or run", "a session without a request"));
+        }
+        let Self { program, arena, cursor, cpu, canceller, times, profile, .. } = self;
+        let plan = &program.plan;
+        let mut mark = Instant::now();
+        let mut stage = progress(plan, cursor).stage;
+        let mut cancelled = canceller.0.load(Ordering::Relaxed);
+        if !cancelled {
+            let mut walker = Walker { plan, arena, pool: &cpu.pool, isa: cpu.isa, profile: profile.as_mut() };
+            walker.run(cursor, |cursor| {
+                let p = progress(plan, cursor);
+                if p.stage != stage || p.finished {
+                    let now = Instant::now();
+                    *times.entry(stage).or_default() += now - mark;
+                    (mark, stage) = (now, p.stage);
+                }
+                cancelled = canceller.0.load(Ordering::Relaxed);
+                cancelled || pause(&p)
+            });
+        }
+        *times.entry(stage).or_default() += mark.elapsed();
+        if cancelled {
+            self.begun = false;
+            return Err(Error::Cancelled);
+        }
+        Ok(self.progress())
+    }
+
+    /// The images, after the last op.
+    pub fn images(&self) -> Result<Vec<Image>> {
+        let finished = self.begun && self.cursor.is_finished(&self.program.plan);
+        let view = self.program.image.filter(|_| finished);
+        let view = view.ok_or_else(|| Error::input("images", "a finished session that makes images", "none yet"))?;
+        Ok(pictures(self.arena.mat(view), (-1.0, 1.0)))
+    }
+
+    /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
+    pub fn previews(&self) -> Result<Vec<Image>> {
+        let done = self.begun && !matches!(self.progress().stage, Stage::Discrete | Stage::Preview)
+            || self.begun && self.cursor.is_finished(&self.program.plan);
+        let view = self.program.preview.filter(|_| done);
+        let view = view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
+        Ok(pictures(self.arena.mat(view), (0.0, 1.0)))
+    }
+
+    /// The discrete tokens of every image, if stage 1 ran.
+    pub fn codes(&self) -> Option<Vec<Vec<u32>>> {
+        self.program.codes(&self.arena).filter(|_| self.begun)
+    }
+}
+
+/// One picture a group.
+pub(super) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
+    let l = pixels.layout();
+    (0..l.groups).map(|g| Image::from_pixels(pixels, g * l.rows..(g + 1) * l.rows, range)).collect()
+}
+
+fn progress(plan: &Plan, cursor: &Cursor) -> Progress {
+    let last = plan.segments.len().saturating_sub(1);
+    let segment = plan.segments.get(cursor.segment.min(last));
+    Progress {
+        stage: segment.map_or(Stage::Decode, |s| s.stage),
+        index: segment.map_or(0, |s| s.index + if s.stage == Stage::Discrete { cursor.turn } else { 0 }),
+        fraction: if plan.weight == 0 { 1.0 } else { cursor.done as f64 / plan.weight as f64 },
+        finished: cursor.is_finished(plan)
+            || cursor.segment == last && segment.is_some_and(|s| cursor.turn + 1 >= s.repeat && cursor.op >= s.ops.len()),
+    }
+}
