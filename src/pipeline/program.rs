@@ -76,15 +76,18 @@ pub struct Outputs {
     pub image: bool,
     /// The coarse picture that the discrete tokens' own decoder makes after stage 1.
     pub preview: bool,
+    /// Makes only so many discrete tokens of each image, and takes 0 for all others: a measurement of speed that does
+    /// not wait for the whole of stage 1. The images are worth nothing. `None` is all.
+    pub discrete_tokens: Option<usize>,
 }
 
 impl Outputs {
     /// The image.
-    pub const IMAGE: Self = Self { image: true, preview: false };
+    pub const IMAGE: Self = Self { image: true, preview: false, discrete_tokens: None };
     /// The image, and the coarse picture before it.
-    pub const IMAGE_AND_PREVIEW: Self = Self { image: true, preview: true };
+    pub const IMAGE_AND_PREVIEW: Self = Self { image: true, preview: true, discrete_tokens: None };
     /// The coarse picture only: the lossy way that DisCon replaces.
-    pub const DISCRETE_ONLY: Self = Self { image: false, preview: true };
+    pub const DISCRETE_ONLY: Self = Self { image: false, preview: true, discrete_tokens: None };
 }
 
 /// Random numbers given from outside, for checks against known answers.
@@ -135,7 +138,11 @@ impl Program {
         settings.check(places, train_steps)?;
         let mut b = Builder::new();
         let wants_codes = outputs.preview || nets.masked.as_ref().is_some_and(|m| m.config.discrete);
-        let discrete = if wants_codes { Some(Self::discrete(&mut b, nets, batch, settings)?) } else { None };
+        let made = outputs.discrete_tokens.unwrap_or(places);
+        if !(1..=places).contains(&made) {
+            return Err(Error::setting("tokens", format!("1 to {places}"), made));
+        }
+        let discrete = if wants_codes { Some(Self::discrete(&mut b, nets, batch, settings, made)?) } else { None };
         let preview = match (outputs.preview, &discrete) {
             (true, Some((sequences, _))) => {
                 let vq = needed(&nets.vq, "vq.safetensors", "the coarse picture")?;
@@ -162,7 +169,14 @@ impl Program {
         Ok(program)
     }
 
-    fn discrete(b: &mut Builder, nets: &Networks, batch: usize, settings: &Settings) -> Result<(Sequences, View)> {
+    /// The first `made` places of stage 1.
+    fn discrete(
+        b: &mut Builder,
+        nets: &Networks,
+        batch: usize,
+        settings: &Settings,
+        made: usize,
+    ) -> Result<(Sequences, View)> {
         let rar = needed(&nets.rar, "rar.safetensors", "stage 1, the discrete tokens,")?;
         let places = rar.config.seq_len;
         let halves = if settings.discrete_guidance == 1.0 || settings.discrete_guidance == 0.0 { 1 } else { 2 };
@@ -174,7 +188,7 @@ impl Program {
             guidance_pow: settings.discrete_guidance_pow,
             temperature: settings.discrete_temperature,
         };
-        rar.plan(b, &sequences, places, tail)?;
+        rar.plan(b, &sequences, made, tail)?;
         Ok((sequences, uniforms))
     }
 
