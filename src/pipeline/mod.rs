@@ -2,6 +2,7 @@
 
 mod autoencode;
 mod image;
+mod memory;
 mod model;
 mod program;
 mod session;

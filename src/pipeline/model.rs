@@ -7,7 +7,7 @@ use crate::model::{Masked, Rar, Vae, Vq};
 use crate::pool::Pool;
 use crate::simd::Isa;
 use crate::tensor::SharedBytes;
-use crate::weights::{Config, ModelFiles, Part};
+use crate::weights::{Config, ModelFiles, Part, WeightMemory};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,6 +64,7 @@ pub(crate) struct Networks {
     pub(crate) masked: Option<Masked>,
     pub(crate) vae: Option<Vae>,
     pub(crate) vq: Option<Vq>,
+    pub(crate) memory: WeightMemory,
 }
 
 /// The part, or what needs it.
@@ -72,10 +73,16 @@ pub(crate) fn needed<'a, T>(part: &'a Option<T>, file: &'static str, needed_for:
 }
 
 /// Loads a part whole: every tensor taken, none left over.
-fn load<C, T>(part: Option<Part>, config: &Option<C>, load: impl FnOnce(&mut Part, &C) -> Result<T>) -> Result<Option<T>> {
+fn load<C, T>(
+    part: Option<Part>,
+    config: &Option<C>,
+    memory: &mut WeightMemory,
+    load: impl FnOnce(&mut Part, &C) -> Result<T>,
+) -> Result<Option<T>> {
     match (part, config) {
         (Some(mut part), Some(config)) => {
             let network = load(&mut part, config)?;
+            *memory = *memory + part.memory();
             part.finish()?;
             Ok(Some(network))
         }
@@ -106,12 +113,14 @@ impl Model {
 
     fn from_files(files: ModelFiles) -> Result<Self> {
         let ModelFiles { config, rar, masked, vae, vq } = files;
+        let mut memory = WeightMemory::default();
         Ok(Self(Arc::new(Networks {
-            rar: load(rar, &config.rar, Rar::load)?,
-            masked: load(masked, &config.discon, Masked::load)?,
-            vae: load(vae, &config.vae, Vae::load)?,
-            vq: load(vq, &config.vq, Vq::load)?,
+            rar: load(rar, &config.rar, &mut memory, Rar::load)?,
+            masked: load(masked, &config.discon, &mut memory, Masked::load)?,
+            vae: load(vae, &config.vae, &mut memory, Vae::load)?,
+            vq: load(vq, &config.vq, &mut memory, Vq::load)?,
             config,
+            memory,
         })))
     }
 

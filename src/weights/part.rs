@@ -16,17 +16,40 @@ use std::fmt::Display;
 pub struct Part {
     file: TensorFile,
     taken: HashSet<String>,
+    memory: WeightMemory,
+}
+
+/// Where the weights lie that were taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightMemory {
+    /// Bytes used where they are: mapped files, a host's pack file.
+    pub in_place: u64,
+    /// Bytes of copies: unaligned tensors, convolutions whose channels were reordered, widened vectors. A table that
+    /// a network joins from several, and keeps beside them, is not counted.
+    pub copied: u64,
+}
+
+impl std::ops::Add for WeightMemory {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { in_place: self.in_place + other.in_place, copied: self.copied + other.copied }
+    }
 }
 
 impl Part {
     /// A part of which nothing has been taken.
     pub fn new(file: TensorFile) -> Self {
-        Self { file, taken: HashSet::new() }
+        Self { file, taken: HashSet::new(), memory: WeightMemory::default() }
     }
 
     /// The file that the part lies in.
     pub fn file(&self) -> &TensorFile {
         &self.file
+    }
+
+    /// Where the weights lie that were taken so far.
+    pub fn memory(&self) -> WeightMemory {
+        self.memory
     }
 
     /// Whether there is a tensor of that name.
@@ -46,7 +69,13 @@ impl Part {
             found.split_last().is_some_and(|(last, front)| *last == len && front.iter().all(|&d| d == 1))
         };
         let weight = self.take_if(name, vector, || format!("[{len}]"), |_| vec![len])?;
-        if weight.dtype() == DType::F32 { Ok(weight) } else { concat(name, &[len], &[weight]) }
+        if weight.dtype() == DType::F32 {
+            return Ok(weight);
+        }
+        let wide = concat(name, &[len], std::slice::from_ref(&weight))?;
+        *self.counter(&weight) -= weight.byte_len() as u64;
+        *self.counter(&wide) += wide.byte_len() as u64;
+        Ok(wide)
     }
 
     /// The table `name`, stored as `[1, rows, cols]` or `[rows, cols]`, as `[rows, cols]`.
@@ -79,6 +108,7 @@ impl Part {
             _ => channels_innermost::<4>(view.bytes, bytes.bytes_mut(), cin, k * k),
         }
         let weight = Weight::from_aligned(name, view.dtype, &[cout, k * k * cin], bytes);
+        *self.counter(&weight) += weight.byte_len() as u64;
         self.taken.insert(name.to_owned());
         Ok(weight)
     }
@@ -117,8 +147,14 @@ impl Part {
                 Weight::from_aligned(name, view.dtype, &shape, bytes)
             }
         };
+        *self.counter(&weight) += weight.byte_len() as u64;
         self.taken.insert(name.to_owned());
         Ok(weight)
+    }
+
+    /// Where the bytes of a weight like that are counted.
+    fn counter(&mut self, weight: &Weight) -> &mut u64 {
+        if weight.is_in_place() { &mut self.memory.in_place } else { &mut self.memory.copied }
     }
 
     /// The tensor `name`, if its dtype is a float's and `fits` its shape.
