@@ -2,6 +2,7 @@
 pub mod error;
 pub mod model;
 pub mod ops;
+pub mod peak;
 pub mod pipeline;
 pub mod plan;
 pub mod pool;
