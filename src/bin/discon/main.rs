@@ -1,1 +1,81 @@
-fn main() {}
+//! The `discon` command: pictures from a model, and what one wants to know about a model and this machine.
+//!
+//! Each subcommand is a file of the same name, over a handful that they share: [`common`] (the model, the processor),
+//! [`output`] (files that are whole or not there), [`sheet`] (labelled grids of pictures), [`interrupt`] (Ctrl-C). All
+//! of them use the library as any other program would.
+//!
+//! Exit codes: 0 done, 1 failed, 2 the command line makes no sense, 130 cancelled. An error is one line on standard
+//! error that starts with `discon: error:`.
+
+mod bench;
+mod common;
+mod generate;
+mod inspect;
+mod interrupt;
+mod output;
+mod reconstruct;
+mod sheet;
+mod synth;
+mod verify;
+
+use clap::error::ErrorKind as UsageKind;
+use clap::{Parser, Subcommand};
+use discon::ErrorKind;
+use std::process::ExitCode;
+
+/// Class in, picture out: runs DisCon image generators
+///
+/// A DisCon model draws a class's discrete tokens, takes them as the condition for continuous tokens, and decodes those to
+/// pixels. A model is a folder with `discon.json` and the weights of its parts beside it.
+#[derive(Debug, Parser)]
+#[command(name = "discon", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(generate::Args),
+    Reconstruct(reconstruct::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
+    Synth(synth::Args),
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let done = match &cli.command {
+        Command::Generate(args) => generate::run(args),
+        Command::Reconstruct(args) => reconstruct::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Synth(args) => synth::run(args),
+        Command::Bench(args) => bench::run(args),
+    };
+    done.unwrap_or_else(|e| {
+        output::tell(&format!("discon: error: {e}"));
+        if e.kind() == ErrorKind::Cancelled { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::FAILURE }
+    })
+}
+
+/// Prints the help that was asked for, or what is wrong with the command line, in one line.
+fn usage(e: &clap::Error) -> ExitCode {
+    let bare = e.kind() == UsageKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if bare || !e.use_stderr() {
+        // Nobody is left to tell if this cannot be written.
+        let _ = e.print();
+        return ExitCode::from(if bare { 2 } else { 0 });
+    }
+    let text = e.to_string();
+    // What is wrong, then perhaps a hint; the rest is the usage line and a pointer to the help.
+    let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let told: Vec<_> = paragraphs.filter(|p| !p.starts_with("Usage:") && !p.starts_with("For more")).collect();
+    let told = told.join("; ");
+    output::tell(&format!("discon: error: {} (see --help)", told.strip_prefix("error: ").unwrap_or(&told)));
+    ExitCode::from(2)
+}

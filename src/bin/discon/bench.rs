@@ -1,0 +1,241 @@
+//! `discon bench`
+
+use crate::common::{CpuArgs, ModelArgs, SettingArgs, within};
+use crate::inspect::main_dtype;
+use crate::interrupt::clean_up_and_exit;
+use crate::output::{line, tell};
+use crate::synth;
+use discon::plan::{OpProfile, Stage};
+use discon::weights::ModelFiles;
+use discon::{Error, Image, Model, Outputs, Result, Session, peak};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::process::ExitCode;
+use tempfile::TempDir;
+
+/// The stages that are timed.
+const STAGES: [Stage; 4] = [Stage::Discrete, Stage::Condition, Stage::Head, Stage::Decode];
+
+/// Measure the speed of a model on this machine
+///
+/// Makes the same images K times after a warm-up and prints the median seconds of each stage, with a hash of the pixels: the same
+/// work gives the same hash. Rounds and steps are the model's own unless they are given.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  discon bench
+  discon bench --size tiny --json
+  discon bench --size b --dtype bf16 --rounds 8 --steps 25 --tokens 64 --ops")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A model of random weights at a published size, in a temporary folder, instead of a model: tiny, b or l
+    #[arg(long, value_name = "tiny|b|l", conflicts_with = "model")]
+    size: Option<String>,
+    #[command(flatten)]
+    sampling: SettingArgs,
+    /// Stop stage 1 after so many codes and take 0 for the others: for a quick look
+    #[arg(long, value_name = "N")]
+    tokens: Option<usize>,
+    /// Images at a time
+    #[arg(long, value_name = "B", default_value_t = 1)]
+    batch: usize,
+    /// Element type of the weights: f32, f16 or bf16; of a model, what it has to be
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<String>,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    /// Measurements, of which the median counts
+    #[arg(long, value_name = "K", default_value_t = 3)]
+    repeat: usize,
+    /// Tell also the time, bytes and FLOPs of every op, beside what this machine can do at most
+    #[arg(long)]
+    ops: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The model to measure; of a synthetic one the folder, which goes away with this value.
+struct Subject {
+    name: String,
+    dtype: &'static str,
+    model: Model,
+    _folder: Option<TempDir>,
+}
+
+/// What was measured.
+struct Measured {
+    /// Median seconds, in the order of [`STAGES`].
+    seconds: [f64; STAGES.len()],
+    hash: u64,
+    /// All repeats together.
+    ops: Vec<OpProfile>,
+}
+
+/// What the machine can do at most.
+struct Peaks {
+    flops: f64,
+    bandwidth: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    within("repeat", args.repeat, 10_000)?;
+    let cpu = args.cpu.cpu()?;
+    let subject = subject(args)?;
+    let mut settings = subject.model.settings();
+    args.sampling.apply(&mut settings);
+    let outputs = Outputs { discrete_tokens: args.tokens, ..Outputs::IMAGE };
+    let mut session = subject.model.session(&cpu, args.batch, &settings, outputs)?;
+    let measured = measure(&mut session, args, subject.model.config().classes.len())?;
+    let peaks =
+        if args.ops { Some(Peaks { flops: peak::flops(&cpu), bandwidth: peak::read_bandwidth(&cpu)? }) } else { None };
+    let places = session.codes().and_then(|codes| codes.first().map(Vec::len)).unwrap_or(0);
+    let (seconds, processor) = (measured.seconds, processor());
+    if args.json {
+        let by_stage: Map<String, Value> =
+            STAGES.iter().zip(seconds).map(|(stage, s)| (stage.name().to_owned(), json!(rounded(s)))).collect();
+        let mut all = json!({
+            "size": subject.name,
+            "dtype": subject.dtype,
+            "device": "cpu",
+            "compile": false,
+            "batch": args.batch,
+            "rounds": settings.rounds,
+            "steps": settings.steps,
+            "tokens": args.tokens.unwrap_or(places),
+            "threads": cpu.threads(),
+            "discon": env!("CARGO_PKG_VERSION"),
+            "seconds": by_stage,
+            "image_seconds": rounded(seconds.iter().sum()),
+            "hash": format!("{:016x}", measured.hash),
+            "machine": { "cpu": processor, "isa": cpu.isa().name() },
+        });
+        if let Some(peaks) = &peaks {
+            all["peak"] = json!({ "flops": peaks.flops, "read_bytes": peaks.bandwidth });
+            all["ops"] = measured.ops.iter().map(|op| op_json(op, args.repeat)).collect();
+        }
+        line(&all.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (name, dtype, tokens) = (&subject.name, subject.dtype, args.tokens.unwrap_or(places));
+    line(&format!("{name} {dtype}, {} threads, {}, {processor}", cpu.threads(), cpu.isa()))?;
+    let work = format!("{} rounds, {} steps, {tokens} of {places} tokens", settings.rounds, settings.steps);
+    line(&format!("batch {}, {work}; median of {}", args.batch, args.repeat))?;
+    for (stage, s) in STAGES.iter().zip(seconds) {
+        line(&format!("{:<10} {s:>9.4} s", stage.name()))?;
+    }
+    line(&format!("{:<10} {:>9.4} s", "all", seconds.iter().sum::<f64>()))?;
+    line(&format!("{:<10} {:016x}", "hash", measured.hash))?;
+    match peaks {
+        Some(peaks) => table(&measured.ops, args.repeat, &peaks),
+        None => Ok(()),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Finds or makes the model.
+fn subject(args: &Args) -> Result<Subject> {
+    let wanted = args.dtype.as_deref().map(synth::dtype).transpose()?;
+    let Some(size) = &args.size else {
+        let folder = args.model.folder()?;
+        let dtype = main_dtype(&ModelFiles::open(&folder)?).unwrap_or("f32");
+        if let Some(wanted) = wanted.filter(|wanted| wanted.name() != dtype) {
+            let expected = format!("{dtype}, as the weights of {}", folder.display());
+            return Err(Error::setting("dtype", expected, wanted));
+        }
+        let model = Model::open(&folder)?;
+        return Ok(Subject { name: model.config().name.clone(), dtype, model, _folder: None });
+    };
+    let (size, dtype) = (synth::size(size)?, wanted.unwrap_or(discon::tensor::DType::F32));
+    let folder = tempfile::Builder::new().prefix("discon-bench-").tempdir();
+    let folder = folder.map_err(|e| Error::io(std::env::temp_dir(), e))?;
+    clean_up_and_exit(vec![folder.path().to_owned()])?;
+    synth::write(size, folder.path(), dtype, 0)?;
+    let model = Model::open(folder.path())?;
+    Ok(Subject { name: size.name().to_owned(), dtype: dtype.name(), model, _folder: Some(folder) })
+}
+
+/// Runs the session once to warm up, then as often as asked for.
+fn measure(session: &mut Session, args: &Args, classes: usize) -> Result<Measured> {
+    let batch: Vec<usize> = (0..args.batch).map(|i| i % classes.max(1)).collect();
+    let seeds: Vec<u64> = (0..args.batch as u64).collect();
+    let mut times: [Vec<f64>; STAGES.len()] = Default::default();
+    let mut first = None;
+    for turn in 0..=args.repeat {
+        session.begin(&batch, &seeds)?;
+        session.run(|_| ())?;
+        let hash = hash(&session.images()?);
+        if *first.get_or_insert(hash) != hash {
+            tell("discon: warning: the same work gave other pixels");
+        }
+        if turn == 0 && args.ops {
+            session.enable_profile();
+        }
+        if turn > 0 {
+            let time = |stage| session.times().get(&stage).map_or(0.0, |t| t.as_secs_f64());
+            times.iter_mut().zip(STAGES).for_each(|(times, stage)| times.push(time(stage)));
+        }
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied().unwrap_or(0.0)
+    };
+    let ops = session.profile().map(|profile| profile.ops.clone()).unwrap_or_default();
+    Ok(Measured { seconds: times.map(median), hash: first.unwrap_or(0), ops })
+}
+
+fn table(ops: &[OpProfile], repeat: usize, peaks: &Peaks) -> Result<()> {
+    let (flops, bandwidth) = (peaks.flops / 1e9, peaks.bandwidth / 1e9);
+    line(&format!(
+        "\nat most {flops:.1} GFLOP/s in registers, {bandwidth:.1} GB/s read from memory; by op, of one image batch:"
+    ))?;
+    line("stage      op                  calls         ms        MB     MFLOP  GFLOP/s %peak     GB/s %peak")?;
+    for op in ops {
+        let once = |n: u64| n as f64 / repeat as f64;
+        let seconds = op.time.as_secs_f64().max(1e-9);
+        let (g, b) = (op.cost.flops as f64 / seconds / 1e9, op.cost.bytes as f64 / seconds / 1e9);
+        line(&format!(
+            "{:<10} {:<16} {:>8} {:>10.2} {:>9.1} {:>9.1} {g:>8.1} {:>5.1} {b:>8.1} {:>5.1}",
+            op.stage.name(),
+            op.name,
+            once(op.calls),
+            1e3 * seconds / repeat as f64,
+            once(op.cost.bytes) / 1e6,
+            once(op.cost.flops) / 1e6,
+            100.0 * g / flops,
+            100.0 * b / bandwidth,
+        ))?;
+    }
+    Ok(())
+}
+
+/// An op's numbers, of one batch.
+fn op_json(op: &OpProfile, repeat: usize) -> Value {
+    let once = |n: f64| n / repeat as f64;
+    json!({
+        "stage": op.stage.name(),
+        "op": op.name,
+        "calls": once(op.calls as f64),
+        "seconds": once(op.time.as_secs_f64()),
+        "bytes": once(op.cost.bytes as f64),
+        "flops": once(op.cost.flops as f64),
+    })
+}
+
+/// Seconds to a tenth of a millisecond.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e4).round() / 1e4
+}
+
+/// FNV-1a, 64 bits, of all pixels.
+fn hash(images: &[Image]) -> u64 {
+    let bytes = images.iter().flat_map(Image::rgb);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// What the processor calls itself, where the system says so.
+fn processor() -> String {
+    let info = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}

@@ -1,0 +1,115 @@
+//! Options that several subcommands have.
+
+use clap::Args;
+use discon::{Cpu, Error, Model, Result, Settings};
+use std::path::{Path, PathBuf};
+
+/// The model that is found without being told.
+const DEFAULT_MODEL: &str = "weights/avatars-64";
+/// Names another, for all commands of a shell.
+const MODEL_VARIABLE: &str = "DISCON_MODEL";
+/// What makes a folder a model.
+const CONFIG: &str = discon::weights::CONFIG_FILE;
+
+/// The processor.
+#[derive(Debug, Args)]
+pub(crate) struct CpuArgs {
+    /// Threads to compute with; 0 is one a core
+    ///
+    /// The pictures are the same, bit for bit, for any number.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Instruction set: scalar, avx2 or avx512; without it the best that this processor has
+    #[arg(long, value_name = "NAME")]
+    isa: Option<String>,
+}
+
+impl CpuArgs {
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
+        let cpu = Cpu::new(self.threads)?;
+        match &self.isa {
+            Some(name) => cpu.with_isa(name),
+            None => Ok(cpu),
+        }
+    }
+}
+
+/// The model.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Model folder
+    ///
+    /// Without it: the folder that the environment variable DISCON_MODEL names; else `weights/avatars-64` below the
+    /// current folder, below the folder of this program or one of those above it, or below the sources that it was
+    /// built from.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    pub(crate) fn open(&self) -> Result<Model> {
+        Model::open(self.folder()?)
+    }
+
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.model {
+            return is_model(dir).then(|| dir.clone()).ok_or_else(|| no_model(std::slice::from_ref(dir)));
+        }
+        if let Some(dir) = std::env::var_os(MODEL_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from) {
+            let what = format!("model named by {MODEL_VARIABLE}");
+            let missing = || Error::input(what, format!("a folder with {CONFIG}"), dir.display());
+            return is_model(&dir).then(|| dir.clone()).ok_or_else(missing);
+        }
+        let program = std::env::current_exe().unwrap_or_default();
+        let above = program.ancestors().skip(1).map(|dir| dir.join(DEFAULT_MODEL));
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(DEFAULT_MODEL);
+        let mut places = vec![PathBuf::from(DEFAULT_MODEL)];
+        for place in above.chain([sources]) {
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        places.iter().find(|dir| is_model(dir)).cloned().ok_or_else(|| no_model(&places))
+    }
+}
+
+/// Whether a folder is a model.
+pub(crate) fn is_model(dir: &Path) -> bool {
+    dir.join(CONFIG).is_file()
+}
+
+fn no_model(places: &[PathBuf]) -> Error {
+    let looked = places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+    let hint = if places.len() > 1 { " (name one by --model)" } else { "" };
+    Error::input("model", format!("a folder with {CONFIG}"), format!("none at {looked}{hint}"))
+}
+
+/// Settings that stand in for the model's own.
+#[derive(Debug, Args)]
+pub(crate) struct SettingArgs {
+    /// Rounds of stage 2; without it as the model says, as for all settings
+    #[arg(long, value_name = "R")]
+    rounds: Option<usize>,
+    /// Diffusion steps of a continuous token
+    #[arg(long, value_name = "T")]
+    steps: Option<usize>,
+}
+
+impl SettingArgs {
+    pub(crate) fn apply(&self, settings: &mut Settings) {
+        settings.rounds = self.rounds.unwrap_or(settings.rounds);
+        settings.steps = self.steps.unwrap_or(settings.steps);
+    }
+}
+
+/// Refuses a number that is not from 1 to `most`.
+pub(crate) fn within(name: &'static str, found: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&found) { Ok(()) } else { Err(Error::setting(name, format!("1 to {most}"), found)) }
+}
+
+/// A number of bytes for people.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (1..UNITS.len()).rev().find(|&u| n >= 1 << (10 * u)).unwrap_or(0);
+    if unit == 0 { format!("{n} B") } else { format!("{:.1} {}", n as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit]) }
+}
