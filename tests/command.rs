@@ -1,0 +1,314 @@
+//! The `discon` command as a user runs it.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::{TempDir, tempdir};
+
+fn fixture(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name].iter().collect();
+    path.display().to_string()
+}
+
+/// Runs the command in `dir`. Whatever happens, it does not panic.
+fn discon(dir: &TempDir, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_discon"));
+    let out = command.args(args).current_dir(dir).env_remove("DISCON_MODEL").output().unwrap();
+    assert!(!text(&out.stderr).contains("panicked"), "{args:?}: {}", text(&out.stderr));
+    out
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs what has to succeed, and returns what it printed.
+#[track_caller]
+fn done(dir: &TempDir, args: &[&str]) -> String {
+    let out = discon(dir, args);
+    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    assert_eq!(text(&out.stderr), "", "{args:?}");
+    text(&out.stdout)
+}
+
+/// Runs what has to fail with that exit code and one line that names all of `names`.
+#[track_caller]
+fn fails(dir: &TempDir, code: i32, args: &[&str], names: &[&str]) {
+    let out = discon(dir, args);
+    let message = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {message}");
+    assert!(message.starts_with("discon: error: ") && message.lines().count() == 1, "{args:?}: {message}");
+    for name in names {
+        assert!(message.contains(name), "{args:?}: no `{name}` in: {message}");
+    }
+}
+
+/// `generate` from a fixture, with further arguments.
+fn generate<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    ["generate", "--model", model].iter().chain(more).copied().collect()
+}
+
+fn size(path: impl AsRef<Path>) -> (u32, u32) {
+    image::image_dimensions(path).unwrap()
+}
+
+fn names(dir: impl AsRef<Path>) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn one_image_is_the_same_for_the_same_seed_on_any_number_of_threads() {
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    let run = |file: &str, more: &[&str]| {
+        let args = ["--class", "class-3", "--out", file];
+        done(&dir, &generate(&model, &[&args, more].concat()));
+        fs::read(dir.path().join(file)).unwrap()
+    };
+    let first = run("a.png", &["--seed", "7", "--threads", "1"]);
+    assert_eq!(size(dir.path().join("a.png")), (8, 8));
+    assert!(first == run("b.png", &["--seed", "7", "--threads", "1"]), "another image at the second time");
+    assert!(first == run("c.png", &["--seed", "7", "--threads", "2"]), "another image on two threads");
+    assert!(first == run("d.png", &["--seed", "7"]), "another image on the default number of threads");
+    assert!(first != run("e.png", &["--seed", "8"]), "the seed changes nothing");
+    run("f.png", &["--scale", "3"]);
+    assert_eq!(size(dir.path().join("f.png")), (24, 24));
+    // Nothing but what was asked for.
+    assert_eq!(names(&dir).len(), 6);
+}
+
+#[test]
+fn a_class_may_be_a_number() {
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    done(&dir, &generate(&model, &["--class", "class-3", "--out", "name.png"]));
+    done(&dir, &generate(&model, &["--class", "3", "--out", "number.png"]));
+    assert!(fs::read(dir.path().join("name.png")).unwrap() == fs::read(dir.path().join("number.png")).unwrap());
+}
+
+#[test]
+fn grids_show_every_image_and_any_of_them_can_be_made_alone() {
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    let scale = ["--scale", "4"];
+    // 7 classes of 3 images: two sessions, the second of 5 images.
+    done(
+        &dir,
+        &generate(
+            &model,
+            &[&["--class", "all", "--count", "3", "--seed", "5", "--out", "grid.png"], &scale[..]].concat(),
+        ),
+    );
+    done(&dir, &generate(&model, &[&["--class", "6", "--seed", "7", "--out", "alone.png"], &scale[..]].concat()));
+    let grid = image::open(dir.path().join("grid.png")).unwrap().into_rgb8();
+    let alone = image::open(dir.path().join("alone.png")).unwrap().into_rgb8();
+    // The last line's last image: at the right below, but for a margin.
+    let shown = image::imageops::crop_imm(&grid, grid.width() - 4 - 32, grid.height() - 4 - 32, 32, 32).to_image();
+    assert!(shown == alone, "the grid shows another image");
+    // Labels are dark on white.
+    assert!(grid.enumerate_pixels().any(|(x, _, p)| x < 40 && p.0 == [0; 3]));
+    done(&dir, &generate(&model, &["--class", "all", "--out", "captioned.png"]));
+    assert!(size(dir.path().join("captioned.png")).0 > 3 * 128);
+}
+
+#[test]
+fn a_folder_gets_a_file_an_image() {
+    let (dir, model) = (tempdir().unwrap(), fixture("odd"));
+    done(&dir, &generate(&model, &["--class", "1", "--count", "2", "--seed", "40", "--out", "new/"]));
+    let made = names(dir.path().join("new"));
+    assert_eq!(made.len(), 2);
+    assert!(made[0].ends_with("-40.png") && made[1].ends_with("-41.png"), "{made:?}");
+    // The folder exists now, so the slash may go.
+    done(&dir, &generate(&model, &["--class", "1", "--seed", "41", "--out", "new"]));
+    assert_eq!(names(dir.path().join("new")), made);
+}
+
+#[test]
+fn the_preview_is_what_the_discrete_tokens_alone_give() {
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    for count in ["1", "3"] {
+        let same = ["--class", "2", "--count", count];
+        done(&dir, &generate(&model, &[&same[..], &["--preview", "coarse.png", "--out", "fine.png"]].concat()));
+        done(&dir, &generate(&model, &[&same[..], &["--discrete-only", "--out", "only.png"]].concat()));
+        let [coarse, fine, only] =
+            ["coarse.png", "fine.png", "only.png"].map(|f| fs::read(dir.path().join(f)).unwrap());
+        assert!(coarse == only && coarse != fine, "count {count}");
+    }
+    assert_eq!(names(&dir), ["coarse.png", "fine.png", "only.png"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_named() {
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    let wrong = |code, more: &[&str], names: &[&str]| fails(&dir, code, &generate(&model, more), names);
+    let to = |more: &[&'static str]| [&["--class", "1", "--out", "x.png"], more].concat();
+    wrong(1, &["--class", "cat", "--out", "x.png"], &["class", "`cat`", "class-0"]);
+    wrong(1, &["--class", "7", "--out", "x.png"], &["class", "`7`"]);
+    wrong(1, &["--class", "1", "--out", "nowhere/x.png"], &["nowhere/x.png"]);
+    wrong(1, &["--class", "1", "--out", "x.gif"], &["x.gif", ".png"]);
+    wrong(1, &to(&["--preview", "nowhere/p.png"]), &["nowhere/p.png"]);
+    wrong(1, &to(&["--guidance", "nan"]), &["guidance", "NaN"]);
+    wrong(1, &to(&["--guidance", "-1"]), &["guidance", "-1"]);
+    wrong(1, &to(&["--discrete-guidance", "inf"]), &["discrete_guidance", "inf"]);
+    wrong(1, &to(&["--temperature", "-0.5"]), &["temperature", "-0.5"]);
+    wrong(1, &to(&["--discrete-temperature", "0"]), &["discrete_temperature", "0"]);
+    wrong(1, &to(&["--steps", "0"]), &["steps", "0"]);
+    wrong(1, &to(&["--rounds", "17"]), &["rounds", "16", "17"]);
+    wrong(1, &to(&["--count", "0"]), &["count", "0"]);
+    wrong(1, &to(&["--scale", "0"]), &["scale", "0"]);
+    wrong(1, &to(&["--count", "100000", "--scale", "64"]), &["grid", "--out"]);
+    wrong(1, &to(&["--isa", "mmx"]), &["mmx", "scalar"]);
+    wrong(1, &to(&["--threads", "100000"]), &["threads", "100000"]);
+    wrong(2, &to(&["--steps", "many"]), &["many", "--steps"]);
+    wrong(2, &to(&["--preview", "p.png", "--discrete-only"]), &["--preview", "--discrete-only"]);
+    wrong(2, &["--class", "1"], &["--out"]);
+    fails(&dir, 1, &["generate", "--model", "gone", "--class", "1", "--out", "x.png"], &["model", "gone"]);
+    fails(&dir, 2, &["paint"], &["paint"]);
+    // No attempt left anything behind.
+    assert_eq!(names(&dir), [""; 0]);
+}
+
+#[test]
+fn the_model_may_be_named_by_the_environment() {
+    let dir = tempdir().unwrap();
+    let run = |model: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_discon"));
+        let args = ["generate", "--class", "1", "--out", "x.png"];
+        command.args(args).current_dir(&dir).env("DISCON_MODEL", model).output().unwrap()
+    };
+    assert!(run(&fixture("tiny")).status.success());
+    let out = run("gone");
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("DISCON_MODEL") && text(&out.stderr).contains("gone"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn reconstructions_stand_beside_the_picture() {
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    done(&dir, &generate(&model, &["--class", "1", "--out", "right.png"]));
+    done(&dir, &generate(&model, &["--class", "1", "--scale", "3", "--out", "wrong.png"]));
+    let run = |more: &[&'static str]| [&["reconstruct", "--model", &model, "--out", "out.png"], more].concat();
+    let printed = done(&dir, &run(&["right.png"]));
+    assert!(
+        printed.starts_with("right.png: VQ ") && printed.contains("VAE ") && printed.ends_with("dB\n"),
+        "{printed}"
+    );
+    let one = size(dir.path().join("out.png"));
+    fs::remove_file(dir.path().join("out.png")).unwrap();
+
+    fails(&dir, 1, &run(&["wrong.png"]), &["wrong.png", "8 x 8", "24 x 24", "--resize"]);
+    fails(&dir, 1, &run(&["right.png", "gone.png"]), &["gone.png"]);
+    fs::write(dir.path().join("text.png"), "no picture").unwrap();
+    fails(&dir, 1, &run(&["text.png"]), &["text.png"]);
+    assert!(!dir.path().join("out.png").exists());
+    // Enlarged and made to fit again, it is the same picture: two lines of the same.
+    let printed = done(&dir, &run(&["right.png", "wrong.png", "--resize"]));
+    assert_eq!(printed.lines().count(), 2);
+    let two = size(dir.path().join("out.png"));
+    assert!(two.0 == one.0 && two.1 > one.1, "{one:?} {two:?}");
+}
+
+#[test]
+fn known_answers_are_verified() {
+    let dir = tempdir().unwrap();
+    for name in ["tiny", "odd"] {
+        let cases = fs::read_dir(Path::new(&fixture(name)).join("cases")).unwrap().count();
+        let printed = done(&dir, &["verify", &fixture(name)]);
+        assert_eq!(printed.lines().count(), cases + 1, "{printed}");
+        assert!(printed.ends_with(&format!("{cases} passed, 0 failed\n")), "{printed}");
+        let printed = done(&dir, &["verify", &fixture(name), "--tolerance-report", "--threads", "1"]);
+        assert!(printed.contains("% used") && printed.contains("worst "), "{printed}");
+    }
+}
+
+#[test]
+fn a_folder_without_cases_or_without_a_model_is_not_verified() {
+    let dir = tempdir().unwrap();
+    let copy = dir.path().join("model");
+    fs::create_dir(&copy).unwrap();
+    for file in ["discon.json", "rar.safetensors", "discon.safetensors", "vae.safetensors", "vq.safetensors"] {
+        fs::copy(Path::new(&fixture("tiny")).join(file), copy.join(file)).unwrap();
+    }
+    fails(&dir, 1, &["verify", "model"], &["cases"]);
+    fails(&dir, 1, &["verify", "gone"], &["gone"]);
+}
+
+#[test]
+fn synthetic_models_are_written_inspected_and_measured() {
+    let dir = tempdir().unwrap();
+    let synth = ["synth", "--size", "tiny", "--dtype", "bf16", "--out", "model"];
+    done(&dir, &synth);
+    fails(&dir, 1, &synth, &["model", "--force"]);
+    done(&dir, &[&synth[..], &["--force"]].concat());
+    fails(&dir, 1, &["synth", "--size", "xxl", "--out", "x"], &["size", "xxl", "tiny"]);
+    fails(&dir, 1, &["synth", "--size", "tiny", "--dtype", "i32", "--out", "x"], &["dtype", "i32"]);
+    assert_eq!(names(dir.path().join("model")).len(), 5);
+
+    let printed = done(&dir, &["inspect", "model"]);
+    for part in ["stage 1", "stage 2", "VAE", "VQ", "bf16", "in place", "class-999"] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    let json = |args: &[&str]| serde_json::from_str::<serde_json::Value>(&done(&dir, args)).unwrap();
+    let [one, two] = ["1", "2"].map(|batch| json(&["inspect", "model", "--json", "--batch", batch]));
+    assert_eq!(one["parts"].as_array().unwrap().len(), 4);
+    assert!(one["memory"]["weights_in_place"].as_u64() > Some(0), "{}", one["memory"]);
+    assert!(one["memory"]["arena"].as_u64() < two["memory"]["arena"].as_u64());
+    fails(&dir, 1, &["inspect", "model", "--batch", "0"], &["batch"]);
+    fails(&dir, 1, &["inspect", "gone"], &["gone"]);
+
+    let quick = ["bench", "--model", "model", "--rounds", "2", "--steps", "2", "--repeat", "1", "--tokens", "3"];
+    let run = |more: &[&'static str]| json(&[&quick[..], more, &["--json"]].concat());
+    let first = run(&["--ops", "--dtype", "bf16"]);
+    for key in ["size", "dtype", "device", "compile", "batch", "rounds", "steps", "tokens", "threads", "image_seconds"]
+    {
+        assert!(!first[key].is_null(), "no {key}: {first}");
+    }
+    for stage in ["discrete", "condition", "head", "decode"] {
+        assert!(first["seconds"][stage].as_f64() > Some(0.0), "{first}");
+    }
+    assert_eq!((&first["rounds"], &first["steps"], &first["tokens"]), (&2.into(), &2.into(), &3.into()));
+    assert!(first["peak"]["flops"].as_f64() > Some(1e8) && !first["ops"].as_array().unwrap().is_empty());
+    assert_eq!(first["hash"], run(&["--threads", "1"])["hash"]);
+
+    let bench = |more: &[&'static str]| [&quick[..], more].concat();
+    fails(&dir, 1, &bench(&["--dtype", "f32"]), &["dtype", "bf16", "f32"]);
+    fails(&dir, 1, &bench(&["--dtype", "q8"]), &["q8", "not supported yet", "bf16"]);
+    fails(&dir, 2, &bench(&["--size", "tiny"]), &["--size", "--model"]);
+    for (name, value) in [("--tokens", "0"), ("--tokens", "65"), ("--repeat", "0"), ("--batch", "0")] {
+        fails(&dir, 1, &["bench", "--model", "model", name, value], &[&name[2..], value]);
+    }
+}
+
+#[test]
+fn help_and_version_are_for_all() {
+    let dir = tempdir().unwrap();
+    for command in ["generate", "reconstruct", "verify", "inspect", "synth", "bench"] {
+        assert!(done(&dir, &[command, "--help"]).contains("Examples:"), "{command}");
+        assert!(done(&dir, &[command, "--version"]).contains(env!("CARGO_PKG_VERSION")), "{command}");
+    }
+    let bare = discon(&dir, &[]);
+    assert!(bare.status.code() == Some(2) && text(&bare.stderr).contains("generate"));
+}
+
+/// Ctrl-C while it works.
+#[cfg(unix)]
+#[test]
+fn cancelled_work_leaves_nothing() {
+    let dir = tempdir().unwrap();
+    done(&dir, &["synth", "--size", "tiny", "--out", "model"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_discon"));
+    let args =
+        ["generate", "--model", "model", "--class", "all", "--steps", "1000", "--rounds", "64", "--out", "x.png"];
+    let child = command.args(args).current_dir(&dir).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // The file under its other name shows that the handler is about to stand; it does well before a second is over.
+    while names(&dir).len() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), text(&out.stderr).trim()), (Some(130), "discon: error: cancelled"));
+    assert_eq!(names(&dir), ["model"]);
+}
