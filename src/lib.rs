@@ -8,6 +8,7 @@ pub mod pool;
 pub mod sampling;
 pub mod simd;
 pub mod tensor;
+pub mod verify;
 pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};

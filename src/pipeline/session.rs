@@ -184,7 +184,7 @@ impl Session {
 }
 
 /// One picture a group.
-pub(super) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
+pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
     let l = pixels.layout();
     (0..l.groups).map(|g| Image::from_pixels(pixels, g * l.rows..(g + 1) * l.rows, range)).collect()
 }
