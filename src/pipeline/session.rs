@@ -190,13 +190,12 @@ pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
 }
 
 fn progress(plan: &Plan, cursor: &Cursor) -> Progress {
-    let last = plan.segments.len().saturating_sub(1);
-    let segment = plan.segments.get(cursor.segment.min(last));
+    let segment = plan.segments.get(cursor.segment).or(plan.segments.last());
     Progress {
         stage: segment.map_or(Stage::Decode, |s| s.stage),
+        // Only stage 1 counts its turns: they are places. A turn of the head is a diffusion step of the round.
         index: segment.map_or(0, |s| s.index + if s.stage == Stage::Discrete { cursor.turn } else { 0 }),
         fraction: if plan.weight == 0 { 1.0 } else { cursor.done as f64 / plan.weight as f64 },
-        finished: cursor.is_finished(plan)
-            || cursor.segment == last && segment.is_some_and(|s| cursor.turn + 1 >= s.repeat && cursor.op >= s.ops.len()),
+        finished: cursor.is_finished(plan),
     }
 }

@@ -25,13 +25,17 @@ impl Arena {
             scratch: AlignedBytes::zeroed(plan.scratch_words * 4, "the arena")?,
             workers: (0..threads).map(worker).collect::<Result<_>>()?,
         };
-        arena.reset(plan);
+        arena.put_constants(plan);
         Ok(arena)
     }
 
     /// Kept memory as it is before the plan's first op.
     pub fn reset(&mut self, plan: &Plan) {
         self.kept.bytes_mut().fill(0);
+        self.put_constants(plan);
+    }
+
+    fn put_constants(&mut self, plan: &Plan) {
         for (at, words) in &plan.constants {
             let bytes: &[u8] = bytemuck::cast_slice(words);
             self.kept.bytes_mut()[at * 4..at * 4 + bytes.len()].copy_from_slice(bytes);
