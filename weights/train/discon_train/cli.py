@@ -28,7 +28,8 @@ def parser():
     out = dict(type=pathlib.Path, help="model folder; default RUN/model")
     command("data", "draw or pack the pictures into RUN/data", images=images, background=background)
     for part in TRAINED:
-        command(part, f"train {part}; continues where it stopped", minutes=minutes)
+        command(part, f"train {part}; continues where it stopped", minutes=minutes, rank=dict(type=int, default=0, help="number of this process of --world"),
+                world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"))
     command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
     command("export", "write the model folder", out=out)
     command("cases", "write the known answers into the model folder", out=out)
@@ -49,11 +50,11 @@ def make_data(args, config, run):
         data.render_avatars(run / "data", n["train"], n["val"], n["test"], config["image_size"])
 
 
-def train_part(part, config, run, minutes):
+def train_part(part, config, run, minutes, rank=0, world=1):
     from . import autoencoders, transformers
     from .data import Images
     from .export import net_config
-    from .loop import train
+    from .loop import Team, train
     section = config[part]
     options = section.get("task", {})
     if part in ("vae", "vq"):
@@ -62,14 +63,16 @@ def train_part(part, config, run, minutes):
         net = net_config(config, part, len(Images(run / "data", "train").classes))
         task = {"rar": transformers.RarTask, "discon": transformers.Stage2Task}[part](net, run, **options)
     print(f"{part}: {sum(p.numel() for p in task.net.parameters()) / 1e6:.2f}M parameters, {task.count} images", flush=True)
-    train(task, run, part, section["train"], minutes)
+    if world > 1 and part == "vq":
+        raise TrainError("the vq keeps a codebook that only one process can; train it with --world 1")
+    train(task, run, part, section["train"], minutes, team=Team(rank, world))
 
 
 def do(command, args, config, run):
     if command == "data":
         make_data(args, config, run)
     elif command in TRAINED:
-        train_part(command, config, run, args.minutes)
+        train_part(command, config, run, args.minutes, getattr(args, "rank", 0), getattr(args, "world", 1))
     elif command == "encode":
         from . import encode
         for kind in [getattr(args, "only", None)] if getattr(args, "only", None) else ["latents", "codes"]:
