@@ -60,3 +60,8 @@ pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};
 pub use pipeline::{Canceller, Cpu, Image, Model, Outputs, Progress, Request, Session, Settings};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -101,7 +101,8 @@ impl Case {
             found.ok_or_else(|| fault(&file, &format!("metadata `{key}`"), "a text", "nothing"))
         };
         let (kind, params, bound) = (text("kind")?, text("params")?, text("rtol")?);
-        let params = serde_json::from_str(&params).map_err(|e| fault(&file, "metadata `params`", "JSON", &e.to_string()))?;
+        let params =
+            serde_json::from_str(&params).map_err(|e| fault(&file, "metadata `params`", "JSON", &e.to_string()))?;
         let bound = bound.parse().map_err(|_| fault(&file, "metadata `rtol`", "a number", &bound))?;
         Ok(Self { kind, params, bound, file })
     }

@@ -1,8 +1,8 @@
 //! Images in: through the autoencoders and back.
 
+use super::Image;
 use super::model::{Cpu, Model, Networks, needed};
 use super::session::pictures;
-use super::Image;
 use crate::error::{Error, Result};
 use crate::plan::{Arena, Builder, Cursor, View, Walker};
 

@@ -72,7 +72,11 @@ pub(crate) fn needed<'a, T>(part: &'a Option<T>, file: &'static str, needed_for:
 }
 
 /// Loads a part whole: every tensor taken, none left over.
-fn load<C, T>(part: Option<Part>, config: &Option<C>, load: impl FnOnce(&mut Part, &C) -> Result<T>) -> Result<Option<T>> {
+fn load<C, T>(
+    part: Option<Part>,
+    config: &Option<C>,
+    load: impl FnOnce(&mut Part, &C) -> Result<T>,
+) -> Result<Option<T>> {
     match (part, config) {
         (Some(mut part), Some(config)) => {
             let network = load(&mut part, config)?;

@@ -90,9 +90,9 @@ impl Outputs {
 /// Random numbers given from outside, for checks against known answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Given {
-    /// [B, L, C], by slot
+    /// `[B, L, C]`, by slot
     pub(crate) start: View,
-    /// [steps B, L, C], by slot
+    /// `[steps B, L, C]`, by slot
     pub(crate) noise: View,
 }
 
@@ -102,31 +102,37 @@ pub(crate) struct Program {
     pub(crate) plan: Plan,
     pub(crate) batch: usize,
     places: usize,
-    /// Stage 1's sequences and its draws [B, L].
+    /// Stage 1's sequences and its draws `[B, L]`.
     discrete: Option<(Sequences, View)>,
     continuous: Option<Continuous>,
-    /// [B, P, 3], in [0, 1]
+    /// `[B, P, 3]`, in `[0, 1]`
     pub(crate) preview: Option<View>,
-    /// [B, P, 3], in [-1, 1]
+    /// `[B, P, 3]`, in [-1, 1]
     pub(crate) image: Option<View>,
     pub(crate) given: Option<Given>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Continuous {
-    /// [B, 1, 1]
+    /// `[B, 1, 1]`
     classes: View,
-    /// [halves B, L, 1]
+    /// `[halves B, L, 1]`
     order: View,
-    /// [B, L, 1]: the slot of each place
+    /// `[B, L, 1]`: the slot of each place
     slots: View,
-    /// [B, 1, 2]
+    /// `[B, 1, 2]`
     seeds: View,
 }
 
 impl Program {
     /// Compiles `outputs` for a batch. With `given`, starts and noise are inputs instead of drawn from seeds.
-    pub(crate) fn new(nets: &Networks, batch: usize, settings: &Settings, outputs: Outputs, given: bool) -> Result<Self> {
+    pub(crate) fn new(
+        nets: &Networks,
+        batch: usize,
+        settings: &Settings,
+        outputs: Outputs,
+        given: bool,
+    ) -> Result<Self> {
         if batch == 0 || batch > MAX_BATCH {
             return Err(Error::setting("batch", format!("1 to {MAX_BATCH}"), batch));
         }
@@ -256,14 +262,14 @@ impl Program {
         }
     }
 
-    /// Puts stage 1's draws in place, [B, L].
+    /// Puts stage 1's draws in place, `[B, L]`.
     pub(crate) fn fill_uniforms(&self, arena: &mut Arena, uniforms: &[f32]) {
         if let Some((_, view)) = &self.discrete {
             arena.slice_mut::<f32>(*view).copy_from_slice(uniforms);
         }
     }
 
-    /// Puts the orders in place, [B, L].
+    /// Puts the orders in place, `[B, L]`.
     pub(crate) fn fill_orders(&self, arena: &mut Arena, orders: &[i32]) {
         let Some(inputs) = &self.continuous else { return };
         arena.slice_mut::<i32>(inputs.order).chunks_mut(orders.len()).for_each(|half| half.copy_from_slice(orders));

@@ -170,10 +170,11 @@ impl Session {
 
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
     pub fn previews(&self) -> Result<Vec<Image>> {
-        let done = self.begun && !matches!(self.progress().stage, Stage::Discrete | Stage::Preview)
-            || self.begun && self.cursor.is_finished(&self.program.plan);
+        let p = self.progress();
+        let done = self.begun && (p.finished || !matches!(p.stage, Stage::Discrete | Stage::Preview));
         let view = self.program.preview.filter(|_| done);
-        let view = view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
+        let view =
+            view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
         Ok(pictures(self.arena.mat(view), (0.0, 1.0)))
     }
 

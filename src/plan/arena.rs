@@ -105,7 +105,13 @@ impl<'a> SharedArena<'a> {
     /// # Safety
     /// While the tile lives, all other tiles are of the same view and turn and do not overlap it, and every [`Cx`] of this arena
     /// was made for that view and turn.
-    pub(super) unsafe fn tile(self, view: &View, turn: usize, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, f32> {
+    pub(super) unsafe fn tile(
+        self,
+        view: &View,
+        turn: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) -> TileMut<'a, f32> {
         let (base, len) = self.base(view.space);
         let span = view.span(turn);
         assert!(span.end <= len && view.layout.is_disjoint(), "{view:?} turn {turn} in {len} words");

@@ -137,7 +137,15 @@ impl Walker<'_> {
 }
 
 /// Computes some chunks (tiles of the output) of one op.
-fn run_chunks(arena: SharedArena<'_>, op: &Op, turn: usize, range: Range<usize>, pool: &Pool, isa: Isa, parallel: bool) {
+fn run_chunks(
+    arena: SharedArena<'_>,
+    op: &Op,
+    turn: usize,
+    range: Range<usize>,
+    pool: &Pool,
+    isa: Isa,
+    parallel: bool,
+) {
     let out = op.out();
     pool.for_each(range, parallel, |worker, chunk| {
         let (rows, cols) = out.chunk(chunk);

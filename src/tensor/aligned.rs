@@ -29,7 +29,8 @@ unsafe impl Sync for AlignedBytes {}
 impl AlignedBytes {
     /// `len` zero bytes for `what`; [`Error::Memory`] if they cannot be had.
     pub fn zeroed(len: usize, what: &str) -> Result<Self> {
-        let refused = |reason: &str| Error::Memory { what: what.to_owned(), bytes: len as u64, reason: reason.to_owned() };
+        let refused =
+            |reason: &str| Error::Memory { what: what.to_owned(), bytes: len as u64, reason: reason.to_owned() };
         let size = len.checked_add(ALIGN).ok_or_else(|| refused("more than any machine addresses"))?;
         let layout = Layout::from_size_align(size, 1).map_err(|_| refused("more than any machine addresses"))?;
         // SAFETY: the layout's size is not zero.

@@ -52,7 +52,7 @@ impl Run {
     }
 }
 
-/// [B, C, P] <-> [B, P, C]: cases hold images with channels first, the engine has them last.
+/// `[B, C, P]` <-> `[B, P, C]`: cases hold images with channels first, the engine has them last.
 fn transpose(data: &[f32], batch: usize, rows: usize, cols: usize) -> Vec<f32> {
     let at = |b: usize, r: usize, c: usize| data[(b * rows + r) * cols + c];
     let each = |b| (0..cols).flat_map(move |c| (0..rows).map(move |r| (b, r, c)));
@@ -141,7 +141,7 @@ impl Stage2 {
     }
 }
 
-/// Rows [B, L, C] by slot from rows by place.
+/// Rows `[B, L, C]` by slot from rows by place.
 fn by_slot(rows: &[f32], order: &[i32], places: usize, c: usize) -> Vec<f32> {
     let start = |i: usize| (i / places * places + order[i] as usize) * c;
     (0..order.len()).flat_map(|i| rows[start(i)..start(i) + c].iter().copied()).collect()
@@ -218,8 +218,15 @@ fn schedule(case: &Case) -> Result<GuidanceSchedule> {
     }
 }
 
-/// Starts and noise of a case by slot: [B, L, C] and [steps B, L, C].
-fn given(case: &Case, order: &[i32], batch: usize, places: usize, c: usize, steps: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+/// Starts and noise of a case by slot: `[B, L, C]` and `[steps B, L, C]`.
+fn given(
+    case: &Case,
+    order: &[i32],
+    batch: usize,
+    places: usize,
+    c: usize,
+    steps: usize,
+) -> Result<(Vec<f32>, Vec<f32>)> {
     let start = case.f32s("in.start", &[batch, places, c])?;
     let noise = case.f32s("in.noise", &[steps, batch, places, c])?;
     let each = noise.chunks(batch * places * c).flat_map(|step| by_slot(step, order, places, c));
