@@ -6,7 +6,7 @@ use crate::model::{Draws, HeadSettings, MaskedInputs, RoundSettings, Sequences, 
 use crate::ops::{Source, SumRows};
 use crate::plan::{Arena, Builder, Plan, Stage, View};
 use crate::sampling;
-use crate::weights::{GuidanceSchedule, SamplingConfig};
+use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, SamplingConfig, VAE_FILE, VQ_FILE};
 
 /// What a request can set; the model's config has the defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +144,7 @@ impl Program {
         let discrete = if wants_codes { Some(Self::discrete(&mut b, nets, batch, settings)?) } else { None };
         let preview = match (outputs.preview, &discrete) {
             (true, Some((sequences, _))) => {
-                let vq = needed(&nets.vq, "vq.safetensors", "the coarse picture")?;
+                let vq = needed(&nets.vq, VQ_FILE, "the coarse picture")?;
                 let image = b.kept(batch * vq.image_size(places).pow(2), 3)?.grouped(batch);
                 vq.plan_decode(&mut b, sequences.codes(), image)?;
                 Some(image)
@@ -169,7 +169,7 @@ impl Program {
     }
 
     fn discrete(b: &mut Builder, nets: &Networks, batch: usize, settings: &Settings) -> Result<(Sequences, View)> {
-        let rar = needed(&nets.rar, "rar.safetensors", "stage 1, the discrete tokens,")?;
+        let rar = needed(&nets.rar, RAR_FILE, "stage 1, the discrete tokens,")?;
         let places = rar.config.seq_len;
         let halves = if settings.discrete_guidance == 1.0 || settings.discrete_guidance == 0.0 { 1 } else { 2 };
         let sequences = Sequences::new(b, batch, halves, places)?;
@@ -185,8 +185,8 @@ impl Program {
     }
 
     fn continuous(&mut self, b: &mut Builder, nets: &Networks, settings: &Settings, given: bool) -> Result<()> {
-        let masked = needed(&nets.masked, "discon.safetensors", "stage 2, the continuous tokens,")?;
-        let vae = needed(&nets.vae, "vae.safetensors", "pixels")?;
+        let masked = needed(&nets.masked, DISCON_FILE, "stage 2, the continuous tokens,")?;
+        let vae = needed(&nets.vae, VAE_FILE, "pixels")?;
         let (batch, places, c) = (self.batch, self.places, masked.config.token_dim);
         let halves = if settings.guidance == 1.0 { 1 } else { 2 };
         let inputs = Continuous {

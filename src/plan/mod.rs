@@ -131,3 +131,6 @@ impl Plan {
         self.segments.iter().filter(|s| s.stage == stage).map(of).fold(Cost::default(), |a, b| a + b)
     }
 }
+
+#[cfg(test)]
+mod tests;

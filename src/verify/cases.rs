@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::{Draws, HeadSettings, Masked, MaskedInputs, RoundSettings, Sequences, Tail};
 use crate::pipeline::{Cpu, Model, Outputs, Program, Settings, needed, pictures};
 use crate::plan::{Arena, Builder, Cursor, Plan, View, Walker};
-use crate::weights::GuidanceSchedule;
+use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, VAE_FILE, VQ_FILE};
 
 /// Runs the case with the function of its kind.
 pub(super) fn run(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
@@ -64,7 +64,7 @@ fn equal(a: &[i32], b: &[i32]) -> Difference {
 }
 
 fn rar_logits(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let rar = needed(&model.networks().rar, "rar.safetensors", "the case")?;
+    let rar = needed(&model.networks().rar, RAR_FILE, "the case")?;
     let c = &rar.config;
     let batch = case.batch("in.classes")?;
     let classes = case.indices("in.classes", &[batch], c.num_classes + 1)?;
@@ -90,7 +90,7 @@ fn rar_logits(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
 }
 
 fn rar_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let rar = needed(&model.networks().rar, "rar.safetensors", "the case")?;
+    let rar = needed(&model.networks().rar, RAR_FILE, "the case")?;
     let c = &rar.config;
     let batch = case.batch("in.classes")?;
     let classes = case.indices("in.classes", &[batch], c.num_classes + 1)?;
@@ -148,7 +148,7 @@ fn by_slot(rows: &[f32], order: &[i32], places: usize, c: usize) -> Vec<f32> {
 }
 
 fn discon_z(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let masked = needed(&model.networks().masked, "discon.safetensors", "the case")?;
+    let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (places, c, d) = (masked.config.seq_len, masked.config.token_dim, masked.config.decoder_dim);
     let batch = case.batch("in.classes")?;
     let tokens = case.f32s("in.tokens", &[batch, places, c])?;
@@ -181,7 +181,7 @@ fn head_settings(case: &Case) -> Result<HeadSettings> {
 }
 
 fn head_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let masked = needed(&model.networks().masked, "discon.safetensors", "the case")?;
+    let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (c, d) = (masked.config.token_dim, masked.config.decoder_dim);
     let settings = head_settings(case)?;
     let n = case.batch("in.z")?;
@@ -248,7 +248,7 @@ fn order(case: &Case, batch: usize, places: usize) -> Result<Vec<i32>> {
 }
 
 fn discon_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let masked = needed(&model.networks().masked, "discon.safetensors", "the case")?;
+    let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (places, c) = (masked.config.seq_len, masked.config.token_dim);
     let batch = case.batch("in.classes")?;
     let head = head_settings(case)?;
@@ -274,7 +274,7 @@ fn discon_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
 }
 
 fn vae_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let vae = needed(&model.networks().vae, "vae.safetensors", "the case")?;
+    let vae = needed(&model.networks().vae, VAE_FILE, "the case")?;
     let batch = case.batch("in.latent")?;
     let (size, c) = (model.image_size(), vae.config.z_channels);
     let side = size >> (vae.config.ch_mult.len() - 1);
@@ -291,7 +291,7 @@ fn vae_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
 }
 
 fn vae_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let vae = needed(&model.networks().vae, "vae.safetensors", "the case")?;
+    let vae = needed(&model.networks().vae, VAE_FILE, "the case")?;
     let batch = case.batch("in.image")?;
     let (size, c) = (model.image_size(), vae.config.z_channels);
     let side = size >> (vae.config.ch_mult.len() - 1);
@@ -311,7 +311,7 @@ fn vae_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
 }
 
 fn vq_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let vq = needed(&model.networks().vq, "vq.safetensors", "the case")?;
+    let vq = needed(&model.networks().vq, VQ_FILE, "the case")?;
     let batch = case.batch("in.codes")?;
     let size = model.image_size();
     let places = (size >> (vq.config.channel_mult.len() - 1)).pow(2);
@@ -328,7 +328,7 @@ fn vq_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
 }
 
 fn vq_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
-    let vq = needed(&model.networks().vq, "vq.safetensors", "the case")?;
+    let vq = needed(&model.networks().vq, VQ_FILE, "the case")?;
     let batch = case.batch("in.image")?;
     let size = model.image_size();
     let places = (size >> (vq.config.channel_mult.len() - 1)).pow(2);
@@ -346,7 +346,7 @@ fn vq_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
 
 fn pipeline(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let nets = model.networks();
-    let masked = needed(&nets.masked, "discon.safetensors", "the case")?;
+    let masked = needed(&nets.masked, DISCON_FILE, "the case")?;
     let (places, c) = (masked.config.seq_len, masked.config.token_dim);
     let batch = case.batch("in.classes")?;
     let head = head_settings(case)?;
