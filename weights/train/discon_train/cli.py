@@ -36,6 +36,7 @@ def parser():
     command("grids", "write sheets of pictures", out=out, to=dict(type=pathlib.Path, help="where to; default OUT/card"),
             columns=dict(type=int, default=8), seed=dict(type=int, default=1), only=dict(choices=("real", "rebuilt", "generated")))
     command("measure", "sizes, steps and held-out figures of a run", out=out)
+    command("judge", "class accuracy and Frechet distance of pictures by a small classifier", out=out, per_class=dict(type=int, default=32))
     command("all", "every command in turn", images=images, background=background, minutes=minutes, out=out)
     return p
 
@@ -98,6 +99,9 @@ def do(command, args, config, run):
             for path in write_grids(out, run / "data", getattr(args, "to", None) or out / "card", getattr(args, "columns", 8),
                                     getattr(args, "seed", 1), only=getattr(args, "only", None)):
                 print(path)
+        elif command == "judge":
+            from .judge import judge
+            judge(out, run, args.per_class)
         else:
             from .measure import measure
             measure(out, run)
