@@ -34,7 +34,9 @@ pub fn flops(cpu: &Cpu) -> f64 {
 /// Bytes a second that all threads of `cpu` read together from memory that no cache holds.
 /// [`Error::Memory`](crate::Error::Memory) if the memory cannot be had.
 pub fn read_bandwidth(cpu: &Cpu) -> Result<f64> {
-    let memory = AlignedBytes::zeroed(READ_BYTES, "the measurement of memory bandwidth")?;
+    let mut memory = AlignedBytes::zeroed(READ_BYTES, "the measurement of memory bandwidth")?;
+    // Until it is written to, all of it may be one page of zeros.
+    memory.bytes_mut().fill(1);
     let floats: &[f32] = bytemuck::cast_slice(memory.as_ref());
     let pieces: Vec<&[f32]> = floats.chunks(PIECE_BYTES / size_of::<f32>()).collect();
     let read = || {

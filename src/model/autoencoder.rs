@@ -10,14 +10,14 @@ use crate::weights::Part;
 /// A feature map of every image of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Map {
-    /// [B, H W, C]
+    /// `[B, H W, C]`
     pub(super) view: View,
     /// W
     pub(super) width: usize,
 }
 
 impl Map {
-    /// A square map over `view` [B, P, C].
+    /// A square map over `view` `[B, P, C]`.
     pub(super) fn square(view: View) -> Self {
         Self { view, width: view.layout.rows.isqrt() }
     }
@@ -62,8 +62,15 @@ pub(super) struct ConvLayer {
 }
 
 impl ConvLayer {
-    /// `name.weight` [cout, cin, kernel, kernel] and, where `bias`, `name.bias` [cout].
-    pub(super) fn take(part: &mut Part, name: &str, cout: usize, cin: usize, kernel: usize, bias: bool) -> Result<Self> {
+    /// `name.weight` `[cout, cin, kernel, kernel]` and, where `bias`, `name.bias` `[cout]`.
+    pub(super) fn take(
+        part: &mut Part,
+        name: &str,
+        cout: usize,
+        cin: usize,
+        kernel: usize,
+        bias: bool,
+    ) -> Result<Self> {
         Ok(Self {
             w: part.take_conv(&format!("{name}.weight"), cout, cin, kernel)?,
             b: if bias { Some(part.take_vector(&format!("{name}.bias"), cout)?) } else { None },
@@ -131,7 +138,14 @@ pub(super) struct ResBlock {
 
 impl ResBlock {
     /// The block at `name` from `cin` to `cout` channels.
-    pub(super) fn take(part: &mut Part, name: &str, cin: usize, cout: usize, bias: bool, kind: Shortcut) -> Result<Self> {
+    pub(super) fn take(
+        part: &mut Part,
+        name: &str,
+        cin: usize,
+        cout: usize,
+        bias: bool,
+        kind: Shortcut,
+    ) -> Result<Self> {
         let inner = if kind == Shortcut::OfInput { cin } else { cout };
         let shortcut = match cin == cout {
             true => None,

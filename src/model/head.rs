@@ -51,9 +51,9 @@ pub struct HeadSettings {
 pub struct HeadTimes {
     /// Steps made.
     steps: usize,
-    /// [steps, W], in the order they are made
+    /// `[steps, W]`, in the order they are made
     embeddings: View,
-    /// [steps, COEFFICIENTS], likewise
+    /// `[steps, COEFFICIENTS]`, likewise
     factors: View,
 }
 
@@ -62,16 +62,16 @@ pub struct HeadTimes {
 pub enum Draws {
     /// From the seeds.
     Seeded {
-        /// [B, 1, 2] of i32: low and high word of each image's seed.
+        /// `[B, 1, 2]` of i32: low and high word of each image's seed.
         seeds: View,
-        /// [B, N, 1] of i32: the places.
+        /// `[B, N, 1]` of i32: the places.
         places: View,
     },
     /// From outside, for checks against known answers.
     Given {
-        /// [B, N, C]
+        /// `[B, N, C]`
         start: View,
-        /// [B, N, C] of the first step made, all steps' behind each other.
+        /// `[B, N, C]` of the first step made, all steps' behind each other.
         noise: View,
         /// Words from one step's noise to the next's.
         step_words: usize,
@@ -89,7 +89,7 @@ impl Draws {
         }
     }
 
-    /// [B, N, C]: the shape to put them in.
+    /// `[B, N, C]`: the shape to put them in.
     fn shape(&self, token_dim: usize) -> (usize, usize, usize) {
         let l = match self {
             Self::Seeded { places, .. } => places.layout,
@@ -100,7 +100,9 @@ impl Draws {
 
     fn push_start(&self, b: &mut Builder, out: View) {
         match *self {
-            Self::Seeded { seeds, places } => b.push(Noise { seeds, places, stream: Stream::Start, first_step: None, out }),
+            Self::Seeded { seeds, places } => {
+                b.push(Noise { seeds, places, stream: Stream::Start, first_step: None, out })
+            }
             Self::Given { start, .. } => b.push(SumRows::copy(start, out)),
         }
     }
@@ -162,15 +164,8 @@ impl Head {
             features.extend((0..half).map(|k| angle(k).cos() as f32));
             features.extend((0..half).map(|k| angle(k).sin() as f32));
             let noisy = if i > 0 { 1.0 } else { 0.0 };
-            let row: [f64; COEFFICIENTS] = [
-                s.recip[i],
-                s.recip_minus_one[i],
-                s.mean_clean[i],
-                s.mean_noisy[i],
-                s.min_log[i],
-                s.max_log[i],
-                noisy,
-            ];
+            let row: [f64; COEFFICIENTS] =
+                [s.recip[i], s.recip_minus_one[i], s.mean_clean[i], s.mean_noisy[i], s.min_log[i], s.max_log[i], noisy];
             factors.extend(row.map(|x| x as f32));
         }
         let features = b.constant(&features, TIME_FEATURES)?;
@@ -186,8 +181,8 @@ impl Head {
         Ok(HeadTimes { steps: s.len(), embeddings, factors })
     }
 
-    /// Writes the drawing of N tokens an image: z [G, N, D] (the conditional half first, then with guidance the null half), tokens into
-    /// `out` [B, N, C].
+    /// Writes the drawing of N tokens an image: z `[G, N, D]` (the conditional half first, then with guidance the null half), tokens into
+    /// `out` `[B, N, C]`.
     #[allow(clippy::too_many_arguments)] // a network pass: place in the plan, inputs, settings, output
     pub fn plan(
         &self,
@@ -240,7 +235,7 @@ impl Head {
         })
     }
 
-    /// The modulations of `turns` steps from `first` on: by block [rows, 3 W] and for the last layer [rows, 2 W], moving on each turn.
+    /// The modulations of `turns` steps from `first` on: by block `[rows, 3 W]` and for the last layer `[rows, 2 W]`, moving on each turn.
     fn plan_modulations(
         &self,
         b: &mut Builder,
@@ -270,7 +265,7 @@ impl Head {
         Ok((outs.into_iter().map(of_turn).collect(), of_turn(last)))
     }
 
-    /// The network itself: x [halves, N, C] -> eps [rows, 2 C].
+    /// The network itself: x `[halves, N, C]` -> eps `[rows, 2 C]`.
     fn plan_eps(&self, b: &mut Builder, x: View, modulations: &[View], last: View, eps: View) -> Result<()> {
         let (rows, w) = (x.count(), self.width);
         b.scope(|b| {

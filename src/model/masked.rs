@@ -44,11 +44,11 @@ pub struct MaskedInputs {
     pub batch: usize,
     /// 2 with guidance, else 1.
     pub halves: usize,
-    /// [B, 1, 1] of i32: class; `num_classes` is "no class".
+    /// `[B, 1, 1]` of i32: class; `num_classes` is "no class".
     pub classes: View,
-    /// [B, L, 1] of i32: discrete tokens by place; `codebook_size` is "no code".
+    /// `[B, L, 1]` of i32: discrete tokens by place; `codebook_size` is "no code".
     pub codes: View,
-    /// [halves B, L, 1] of i32: the place of each slot, the same in both halves.
+    /// `[halves B, L, 1]` of i32: the place of each slot, the same in both halves.
     pub order: View,
 }
 
@@ -68,9 +68,9 @@ pub struct RoundSettings {
 /// What the rounds share: the rows in front, the known tokens' rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {
-    /// [G, P, D]
+    /// `[G, P, D]`
     prefix: View,
-    /// [B, L, D], by slot
+    /// `[B, L, D]`, by slot
     known: View,
 }
 
@@ -113,7 +113,7 @@ impl Masked {
         self.config.buffer_size + if self.config.discrete { self.config.seq_len } else { 0 }
     }
 
-    /// Writes all rounds; the tokens come out by slot, [B, L, C], in `tokens`.
+    /// Writes all rounds; the tokens come out by slot, `[B, L, C]`, in `tokens`.
     pub fn plan(
         &self,
         b: &mut Builder,
@@ -131,7 +131,9 @@ impl Masked {
                 let keep = sampling::kept_masked(places, left, round, settings.rounds);
                 let to = if round + 1 == settings.rounds { 0 } else { keep };
                 let guidance = match settings.schedule {
-                    GuidanceSchedule::Linear => 1.0 + (settings.guidance - 1.0) * (places - keep) as f64 / places as f64,
+                    GuidanceSchedule::Linear => {
+                        1.0 + (settings.guidance - 1.0) * (places - keep) as f64 / places as f64
+                    }
                     GuidanceSchedule::Constant => settings.guidance,
                 };
                 let guidance = (inputs.halves == 2).then_some(guidance as f32);
@@ -173,7 +175,7 @@ impl Masked {
         })
     }
 
-    /// Writes z of all places, [B, L, D] by slot, where slots `masked..` are known tokens, [B, L, C] by slot.
+    /// Writes z of all places, `[B, L, D]` by slot, where slots `masked..` are known tokens, `[B, L, C]` by slot.
     pub fn plan_z(&self, b: &mut Builder, inputs: &MaskedInputs, tokens: View, masked: usize, z: View) -> Result<()> {
         let places = self.config.seq_len;
         b.scope(|b| {
@@ -200,7 +202,8 @@ impl Masked {
                 };
                 let mut put = |table: &Weight, index, rows: Range<usize>| {
                     let position = Index::Range { first: rows.start };
-                    let sources = [Source::Table(table.clone(), index), Source::Table(self.encoder_positions.clone(), position)];
+                    let sources =
+                        [Source::Table(table.clone(), index), Source::Table(self.encoder_positions.clone(), position)];
                     b.push(SumRows::new(sources, groups.rows(rows)));
                 };
                 let buffer = self.config.buffer_size;
@@ -217,7 +220,7 @@ impl Masked {
         Ok(Rows { prefix, known })
     }
 
-    /// Writes the encoder's input rows of known tokens: slots `slots`, [B, slots, C], into `known` [B, L, D].
+    /// Writes the encoder's input rows of known tokens: slots `slots`, `[B, slots, C]`, into `known` `[B, L, D]`.
     fn plan_known(
         &self,
         b: &mut Builder,
@@ -239,7 +242,7 @@ impl Masked {
         })
     }
 
-    /// Writes encoder and decoder with slots `masked..` known; z [G, wanted, D] of the slots `wanted`.
+    /// Writes encoder and decoder with slots `masked..` known; z `[G, wanted, D]` of the slots `wanted`.
     #[allow(clippy::too_many_arguments)] // one network pass: inputs, rows, place in the plan, slots, output
     fn plan_condition(
         &self,

@@ -6,9 +6,7 @@
 
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
-use crate::ops::{
-    Activation, Attention, HeadNorm, Index, Keys, LayerNorm, Modulation, Source, SumRows, TokenDraw,
-};
+use crate::ops::{Activation, Attention, HeadNorm, Index, Keys, LayerNorm, Modulation, Source, SumRows, TokenDraw};
 use crate::plan::{Builder, Stage, View};
 use crate::sampling;
 use crate::tensor::{Layout, Weight};
@@ -44,18 +42,18 @@ pub struct Sequences {
     pub batch: usize,
     /// 2 with guidance, else 1.
     pub halves: usize,
-    /// [batch, (L + 1) halves] of i32: entry (i, h) at column i halves + h; entry 0 is the class's row of the embedding table, entry i code i - 1.
+    /// `[batch, (L + 1) halves]` of i32: entry (i, h) at column i halves + h; entry 0 is the class's row of the embedding table, entry i code i - 1.
     pub ids: View,
 }
 
 /// What follows the logits of a place.
 #[derive(Debug, Clone, Copy)]
 pub enum Tail {
-    /// They are kept: [batch, places, K].
+    /// They are kept: `[batch, places, K]`.
     Keep(View),
     /// A code is drawn.
     Draw {
-        /// [batch, L]
+        /// `[batch, L]`
         uniforms: View,
         /// Guidance scale at the last place.
         guidance: f64,
@@ -79,13 +77,14 @@ impl Sequences {
         self.batch * self.halves
     }
 
-    /// Entry `i` of every sequence, [halves, batch, 1], moving to the next entry each turn.
+    /// Entry `i` of every sequence, `[halves, batch, 1]`, moving to the next entry each turn.
     fn entry(&self, i: usize) -> View {
-        let layout = Layout { groups: self.halves, rows: self.batch, cols: 1, group_stride: 1, row_stride: self.ids.cols() };
+        let layout =
+            Layout { groups: self.halves, rows: self.batch, cols: 1, group_stride: 1, row_stride: self.ids.cols() };
         self.ids.offset(i * self.halves).relaid(layout).stepping(self.halves)
     }
 
-    /// The codes of the images, [batch, L, 1].
+    /// The codes of the images, `[batch, L, 1]`.
     pub fn codes(&self) -> View {
         let (row, rows) = (self.ids.cols(), self.ids.cols() / self.halves - 1);
         let layout = Layout { groups: self.batch, rows, cols: 1, group_stride: row, row_stride: self.halves };
@@ -178,7 +177,13 @@ impl Rar {
             let codes = self.config.codebook_size;
             match tail {
                 Tail::Keep(out) => {
-                    let rows = Layout { groups: 1, rows: all, cols: codes, group_stride: 0, row_stride: out.layout.rows * codes };
+                    let rows = Layout {
+                        groups: 1,
+                        rows: all,
+                        cols: codes,
+                        group_stride: 0,
+                        row_stride: out.layout.rows * codes,
+                    };
                     b.push(self.head.op(h, out.offset((first - 1) * codes).relaid(rows).stepping(codes)));
                 }
                 Tail::Draw { uniforms, guidance, guidance_pow, temperature } => {
@@ -186,7 +191,13 @@ impl Rar {
                     b.push(self.head.op(h, logits));
                     let scale = |p| sampling::guidance_at(guidance, guidance_pow, p - 1, self.config.seq_len) as f32;
                     let scales: Vec<f32> = places.map(scale).collect();
-                    let column = Layout { groups: 1, rows: sequences.batch, cols: 1, group_stride: 0, row_stride: uniforms.cols() };
+                    let column = Layout {
+                        groups: 1,
+                        rows: sequences.batch,
+                        cols: 1,
+                        group_stride: 0,
+                        row_stride: uniforms.cols(),
+                    };
                     let entry = Layout { cols: sequences.halves, row_stride: sequences.ids.cols(), ..column };
                     let op = TokenDraw {
                         logits: logits.grouped(sequences.halves),
@@ -202,7 +213,7 @@ impl Rar {
         })
     }
 
-    /// The modulations of `turns` places from `first` on: by block [all, 6 D] and, before the logits, [all, 2 D], moving on each turn.
+    /// The modulations of `turns` places from `first` on: by block `[all, 6 D]` and, before the logits, `[all, 2 D]`, moving on each turn.
     fn plan_modulations(
         &self,
         b: &mut Builder,
@@ -216,8 +227,10 @@ impl Rar {
         b.scope(|b| {
             let c = b.scratch(turns * all, d)?;
             for half in 0..sequences.halves {
-                let of_half = Layout { groups: turns, rows: sequences.batch, cols: d, group_stride: all * d, row_stride: d };
-                let classes = Layout { groups: turns, group_stride: 0, cols: 1, row_stride: sequences.ids.cols(), ..of_half };
+                let of_half =
+                    Layout { groups: turns, rows: sequences.batch, cols: d, group_stride: all * d, row_stride: d };
+                let classes =
+                    Layout { groups: turns, group_stride: 0, cols: 1, row_stride: sequences.ids.cols(), ..of_half };
                 let ids = sequences.ids.offset(half).relaid(classes);
                 b.push(SumRows {
                     sources: vec![
@@ -262,7 +275,14 @@ impl Rar {
             b.push(HeadNorm { x: qkv.columns(2 * d..3 * d), norm: None, out: place(values) });
             let keys_so_far = Keys { first: first + 1, step: 1 };
             let q = q.grouped(all);
-            b.push(Attention { q, k: keys, v: values, keys: keys_so_far, heads: self.config.heads, out: h.grouped(all) });
+            b.push(Attention {
+                q,
+                k: keys,
+                v: values,
+                keys: keys_so_far,
+                heads: self.config.heads,
+                out: h.grouped(all),
+            });
             b.push(block.proj.op(h, x).added(Some(part(2))));
             Ok(())
         })?;

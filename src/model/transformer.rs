@@ -10,14 +10,14 @@ use std::ops::Range;
 /// `x W^T + b`
 #[derive(Debug, Clone)]
 pub(super) struct Dense {
-    /// [out, in]
+    /// `[out, in]`
     pub(super) w: Weight,
-    /// [out]
+    /// `[out]`
     pub(super) b: Option<Weight>,
 }
 
 impl Dense {
-    /// `name.weight` [out, inner] and `name.bias` [out].
+    /// `name.weight` `[out, inner]` and `name.bias` `[out]`.
     pub(super) fn take(part: &mut Part, name: &str, out: usize, inner: usize) -> Result<Self> {
         Ok(Self {
             w: part.take(&format!("{name}.weight"), &[out, inner])?,
@@ -44,7 +44,7 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    /// `name.weight` and `name.bias`, [width] each.
+    /// `name.weight` and `name.bias`, `[width]` each.
     pub(super) fn take(part: &mut Part, name: &str, width: usize) -> Result<Self> {
         Ok(Self {
             w: part.take_vector(&format!("{name}.weight"), width)?,
@@ -87,7 +87,7 @@ impl Block {
         })
     }
 
-    /// Writes the block over `x` [G, N, D], in place. Only `rows` of each group are computed to the end: what the last block's
+    /// Writes the block over `x` `[G, N, D]`, in place. Only `rows` of each group are computed to the end: what the last block's
     /// reader wants. Keys and values come from all rows.
     pub(super) fn plan(&self, b: &mut Builder, x: View, rows: Range<usize>, heads: usize) -> Result<()> {
         let (groups, all, width) = (x.layout.groups, x.layout.rows, x.cols());

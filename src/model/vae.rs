@@ -93,8 +93,20 @@ impl Coder {
         let level = |part: &mut Part, i: usize| {
             let name = format!("{side}.{level_name}.{i}");
             let before = match way {
-                Way::Encode => if i == 0 { config.ch } else { width(i - 1) },
-                Way::Decode => if i + 1 == count { deepest } else { width(i + 1) },
+                Way::Encode => {
+                    if i == 0 {
+                        config.ch
+                    } else {
+                        width(i - 1)
+                    }
+                }
+                Way::Decode => {
+                    if i + 1 == count {
+                        deepest
+                    } else {
+                        width(i + 1)
+                    }
+                }
             };
             let block = |part: &mut Part, j: usize| {
                 let cin = if j == 0 { before } else { width(i) };
@@ -179,14 +191,14 @@ impl Vae {
         places.isqrt() << (self.config.ch_mult.len() - 1)
     }
 
-    /// Writes `latent = token * std + mean`, [B, L, C] both.
+    /// Writes `latent = token * std + mean`, `[B, L, C]` both.
     pub fn plan_latents(&self, b: &mut Builder, tokens: View, latents: View) {
         b.segment(Stage::Decode, 0, 1);
         let factors = Some((self.latent_std.clone(), self.latent_mean.clone()));
         b.push(Affine { x: tokens, factors, bounds: None, out: latents });
     }
 
-    /// Writes `token = (latent - mean) / std`, [B, L, C] both.
+    /// Writes `token = (latent - mean) / std`, `[B, L, C]` both.
     pub fn plan_tokens(&self, b: &mut Builder, latents: View, tokens: View) -> Result<()> {
         let pairs = || self.latent_std.f32().iter().zip(self.latent_mean.f32());
         let (scale, shift): (Vec<f32>, Vec<f32>) = pairs().map(|(s, m)| (1.0 / s, -m / s)).unzip();
@@ -197,7 +209,7 @@ impl Vae {
         Ok(())
     }
 
-    /// Writes the decoder: latents [B, L, C] -> image [B, H W, 3], nominally in [-1, 1].
+    /// Writes the decoder: latents `[B, L, C]` -> image `[B, H W, 3]`, nominally in [-1, 1].
     pub fn plan_decode(&self, b: &mut Builder, latents: View, image: View) -> Result<()> {
         let d = &self.decoder;
         let latents = Map::square(latents);
@@ -224,7 +236,7 @@ impl Vae {
         })
     }
 
-    /// Writes the encoder: image [B, H W, 3] in [-1, 1] -> mean and log-variance of the latents, [B, L, C] each, the latter in [-30, 20].
+    /// Writes the encoder: image `[B, H W, 3]` in [-1, 1] -> mean and log-variance of the latents, `[B, L, C]` each, the latter in [-30, 20].
     pub fn plan_encode(&self, b: &mut Builder, image: View, mean: View, log_variance: View) -> Result<()> {
         let e = &self.encoder;
         let image = Map::square(image);

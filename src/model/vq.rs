@@ -13,7 +13,7 @@ use crate::weights::{Part, VqConfig, concat_rows};
 pub struct Vq {
     /// Its sizes.
     pub config: VqConfig,
-    /// [K, C], f32
+    /// `[K, C]`, f32
     codebook: Weight,
     encoder: Coder,
     decoder: Coder,
@@ -106,7 +106,7 @@ impl Vq {
         places.isqrt() << (self.config.channel_mult.len() - 1)
     }
 
-    /// Writes the decoder: codes [B, L, 1] of i32 -> image [B, H W, 3], nominally in [0, 1].
+    /// Writes the decoder: codes `[B, L, 1]` of i32 -> image `[B, H W, 3]`, nominally in `[0, 1]`.
     pub fn plan_decode(&self, b: &mut Builder, codes: View, image: View) -> Result<()> {
         let d = &self.decoder;
         let (batch, places) = (codes.layout.groups, codes.layout.rows);
@@ -135,7 +135,7 @@ impl Vq {
         })
     }
 
-    /// Writes the encoder: image [B, H W, 3] in [0, 1] -> codes [B, L, 1] of i32.
+    /// Writes the encoder: image `[B, H W, 3]` in `[0, 1]` -> codes `[B, L, 1]` of i32.
     pub fn plan_encode(&self, b: &mut Builder, image: View, codes: View) -> Result<()> {
         let e = &self.encoder;
         let image = Map::square(image);

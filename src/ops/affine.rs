@@ -1,6 +1,6 @@
 //! A scale and a shift by channel, then bounds: tokens to latents, log-variances to their range.
 //!
-//! x, out [M, C]; scale and shift [C]; out = clamp(x * scale + shift). Rounded once or twice. FLOPs: 2 M C.
+//! x, out `[M, C]`; scale and shift `[C]`; out = clamp(x * scale + shift). Rounded once or twice. FLOPs: 2 M C.
 
 use super::group_norm::Scale;
 use super::{Activation, Kernel, Out, words};
@@ -10,13 +10,13 @@ use crate::tensor::{TileMut, Weight};
 /// The op.
 #[derive(Debug, Clone)]
 pub struct Affine {
-    /// [M, C]
+    /// `[M, C]`
     pub x: View,
-    /// Scale and shift, [C] each.
+    /// Scale and shift, `[C]` each.
     pub factors: Option<(Weight, Weight)>,
     /// Smallest and largest result.
     pub bounds: Option<(f32, f32)>,
-    /// [M, C]
+    /// `[M, C]`
     pub out: View,
 }
 

@@ -1,6 +1,6 @@
 //! Attention: `out = softmax(scale q k^T) v`, head by head.
 //!
-//! q [G, N, H d], k and v [G, L, H d] of which the first `keys` rows count, out [G, N, H d]; the heads lie side by side in a row, so q, k
+//! q `[G, N, H d]`, k and v `[G, L, H d]` of which the first `keys` rows count, out `[G, N, H d]`; the heads lie side by side in a row, so q, k
 //! and v may be columns of one product. Scores of a tile stay in a worker's memory. Error about 1e-6 of the largest |v|.
 //! FLOPs: 4 G N L H d.
 
@@ -23,17 +23,17 @@ pub struct Keys {
 /// The op.
 #[derive(Debug, Clone)]
 pub struct Attention {
-    /// [G, N, H d]
+    /// `[G, N, H d]`
     pub q: View,
-    /// [G, L, H d]
+    /// `[G, L, H d]`
     pub k: View,
-    /// [G, L, H d]
+    /// `[G, L, H d]`
     pub v: View,
     /// Rows of `k` and `v` that count.
     pub keys: Keys,
     /// H
     pub heads: usize,
-    /// [G, N, H d]
+    /// `[G, N, H d]`
     pub out: View,
 }
 
@@ -180,9 +180,9 @@ fn weigh<S: Simd, const R: usize>(
     for j in 0..keys {
         let (left, right) = v.row(j)[col..col + width].split_at(split);
         let (left, right) = (s.load_up_to(left), s.load_up_to(right));
-        for r in 0..R {
-            let p = s.splat(scores[r][j]);
-            acc[r] = [s.fma(p, left, acc[r][0]), s.fma(p, right, acc[r][1])];
+        for (acc, scores) in acc.iter_mut().zip(scores) {
+            let p = s.splat(scores[j]);
+            *acc = [s.fma(p, left, acc[0]), s.fma(p, right, acc[1])];
         }
     }
     for (r, acc) in acc.into_iter().enumerate() {

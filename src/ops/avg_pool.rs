@@ -1,6 +1,6 @@
 //! Mean over 2 x 2 pixels of channels-last images.
 //!
-//! x [B, 2h 2w, C], out [B, h w, C]. Exact but for three roundings. FLOPs: 4 B h w C.
+//! x `[B, 2h 2w, C]`, out `[B, h w, C]`. Exact but for three roundings. FLOPs: 4 B h w C.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
@@ -9,11 +9,11 @@ use crate::tensor::TileMut;
 /// The op.
 #[derive(Debug, Clone)]
 pub struct AvgPool {
-    /// [B, 2h 2w, C]
+    /// `[B, 2h 2w, C]`
     pub x: View,
     /// w: pixels a line of `out`.
     pub out_width: usize,
-    /// [B, h w, C]
+    /// `[B, h w, C]`
     pub out: View,
 }
 

@@ -1,6 +1,6 @@
 //! Convolution over channels-last images, as a product of the pixels' neighbourhoods with the weights.
 //!
-//! x [B, H W, Cin], weight [Cout, k k Cin] (channels innermost), out [B, Ho Wo, Cout]. The neighbourhoods of a tile's pixels are gathered into a
+//! x `[B, H W, Cin]`, weight `[Cout, k k Cin]` (channels innermost), out `[B, Ho Wo, Cout]`. The neighbourhoods of a tile's pixels are gathered into a
 //! worker's memory; nearest upsampling (factor 2), stride and padding are only other places to gather from.
 //! Accuracy as linear with K = k k Cin. FLOPs: 2 B Ho Wo Cout k k Cin.
 
@@ -13,11 +13,11 @@ use crate::tensor::{Layout, Mat, TileMut, Weight};
 /// The op.
 #[derive(Debug, Clone)]
 pub struct Conv {
-    /// [B, H W, Cin]
+    /// `[B, H W, Cin]`
     pub x: View,
     /// W: pixels a line of `x`.
     pub width: usize,
-    /// [Cout, k k Cin]
+    /// `[Cout, k k Cin]`
     pub w: Weight,
     /// k
     pub kernel: usize,
@@ -31,7 +31,7 @@ pub struct Conv {
     pub epilogue: Epilogue,
     /// Wo: pixels a line of `out`.
     pub out_width: usize,
-    /// [B, Ho Wo, Cout]
+    /// `[B, Ho Wo, Cout]`
     pub out: View,
 }
 

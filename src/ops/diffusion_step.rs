@@ -1,6 +1,6 @@
 //! One step of ancestral sampling with guidance and learned variance (2102.09672; MAR, 2406.11838, section 3).
 //!
-//! x [N, C] in place; eps [N, 2 C] or, with guidance, [2 N, 2 C] (conditional rows first): noise estimate and variance logits; noise [N, C].
+//! x `[N, C]` in place; eps `[N, 2 C]` or, with guidance, `[2 N, 2 C]` (conditional rows first): noise estimate and variance logits; noise `[N, C]`.
 //! `e = null + guidance (cond - null)`, `clean = clamp(recip x - recipm1 e)`, `x = c1 clean + c2 x + exp(log variance / 2) temperature noise`. The
 //! variance comes from the conditional rows. Error about 1e-6 of the terms. FLOPs: some 30 N C.
 
@@ -15,11 +15,11 @@ pub const COEFFICIENTS: usize = 7;
 /// The op.
 #[derive(Debug, Clone)]
 pub struct DiffusionStep {
-    /// [N, 2 C] or [2 N, 2 C]
+    /// `[N, 2 C]` or `[2 N, 2 C]`
     pub eps: View,
-    /// [1, 7]: recip, recipm1, c1, c2, smallest and largest log variance, 1 or (in the last step) 0 times noise.
+    /// `[1, 7]`: recip, recipm1, c1, c2, smallest and largest log variance, 1 or (in the last step) 0 times noise.
     pub factors: View,
-    /// [N, C]
+    /// `[N, C]`
     pub noise: View,
     /// Guidance scale, if there are null rows.
     pub guidance: Option<f32>,
@@ -27,7 +27,7 @@ pub struct DiffusionStep {
     pub temperature: f32,
     /// Bound of the clean estimate.
     pub clip: Option<f32>,
-    /// [N, C]
+    /// `[N, C]`
     pub x: View,
 }
 

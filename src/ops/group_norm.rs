@@ -1,6 +1,6 @@
 //! Group normalisation over channels-last images: 32 groups of channels, statistics over all pixels of an image.
 //!
-//! Two ops. `GroupStats`: x [B, P, C] -> partial [B, blocks, 2 C], mean and sum of squared deviations of each channel over a block of pixels.
+//! Two ops. `GroupStats`: x `[B, P, C]` -> partial `[B, blocks, 2 C]`, mean and sum of squared deviations of each channel over a block of pixels.
 //! `GroupNorm`: out = f((x - mean) / sqrt(var + 1e-6) * weight + bias), f identity or SiLU. Blocks are joined in f64, always in
 //! the same order. Error about 1e-6 of the group's largest |x - mean| / std. FLOPs: 4 B P C, then 4 B P C and the activation's.
 
@@ -16,9 +16,9 @@ const GROUPS: usize = 32;
 /// Mean and squared deviations by channel and block of pixels.
 #[derive(Debug, Clone)]
 pub struct GroupStats {
-    /// [B, P, C]
+    /// `[B, P, C]`
     pub x: View,
-    /// [B, blocks, 2 C]
+    /// `[B, blocks, 2 C]`
     pub out: View,
 }
 
@@ -93,17 +93,17 @@ impl Job for Accumulate<'_> {
 /// Normalises with the statistics of [`GroupStats`].
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
-    /// [B, P, C]
+    /// `[B, P, C]`
     pub x: View,
-    /// [B, blocks, 2 C]
+    /// `[B, blocks, 2 C]`
     pub stats: View,
-    /// [C]
+    /// `[C]`
     pub weight: Weight,
-    /// [C]
+    /// `[C]`
     pub bias: Weight,
     /// f
     pub activation: Activation,
-    /// [B, P, C]
+    /// `[B, P, C]`
     pub out: View,
 }
 

@@ -1,6 +1,6 @@
 //! Per-head layer normalisation of queries and keys (RAR, after Dehghani et al., 2302.05442), and the copy into a cache.
 //!
-//! x and out [M, H d]; weight and bias [d], or none for a plain copy. Accuracy as layer_norm. FLOPs: 8 M H d.
+//! x and out `[M, H d]`; weight and bias `[d]`, or none for a plain copy. Accuracy as layer_norm. FLOPs: 8 M H d.
 
 use super::layer_norm::Normalise;
 use super::{Kernel, Out, words};
@@ -10,11 +10,11 @@ use crate::tensor::{TileMut, Weight};
 /// The op.
 #[derive(Debug, Clone)]
 pub struct HeadNorm {
-    /// [M, H d]
+    /// `[M, H d]`
     pub x: View,
-    /// Weight and bias of the norm, [d] each; without, rows are copied.
+    /// Weight and bias of the norm, `[d]` each; without, rows are copied.
     pub norm: Option<(Weight, Weight)>,
-    /// [M, H d]
+    /// `[M, H d]`
     pub out: View,
 }
 

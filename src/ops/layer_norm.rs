@@ -1,7 +1,7 @@
 //! Layer normalisation, with the modulation of adaptive layers: `out = (x - mean) / sqrt(var + 1e-6) * weight + bias`, then
 //! `* (1 + scale) + shift`.
 //!
-//! All [M, D]; weight and bias [D]. Mean and variance in two passes in f32: error about 1e-6 of the row's largest |x - mean| / std.
+//! All `[M, D]`; weight and bias `[D]`. Mean and variance in two passes in f32: error about 1e-6 of the row's largest |x - mean| / std.
 //! FLOPs: 8 M D.
 
 use super::{Kernel, Out, words};
@@ -12,22 +12,22 @@ use crate::tensor::{TileMut, Weight};
 /// Shift and scale of an adaptive layer (Peebles and Xie, 2212.09748, section 3.2), one row for each row of `x`.
 #[derive(Debug, Clone, Copy)]
 pub struct Modulation {
-    /// [M, D]
+    /// `[M, D]`
     pub shift: View,
-    /// [M, D]
+    /// `[M, D]`
     pub scale: View,
 }
 
 /// The op.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    /// [M, D]
+    /// `[M, D]`
     pub x: View,
-    /// Weight and bias, [D] each.
+    /// Weight and bias, `[D]` each.
     pub affine: Option<(Weight, Weight)>,
     /// Shift and scale by row.
     pub modulation: Option<Modulation>,
-    /// [M, D]
+    /// `[M, D]`
     pub out: View,
 }
 

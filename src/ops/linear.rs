@@ -1,6 +1,6 @@
 //! Linear: `out = f(x W^T + bias)`, with what follows it in the graph done on the way out.
 //!
-//! `x` [M, K], `W` [N, K] in f32, f16 or bf16 (read where it lies, widened on the way), `out` [M, N]. Sums are f32, in the order of
+//! `x` `[M, K]`, `W` `[N, K]` in f32, f16 or bf16 (read where it lies, widened on the way), `out` `[M, N]`. Sums are f32, in the order of
 //! [`crate::simd::dot`]: relative error of a sum of K products about K / 2^25 of their absolute sum. Bytes: every operand once.
 //! FLOPs: 2 M N K.
 
@@ -14,11 +14,11 @@ use std::ops::Range;
 /// What happens to a product before it is stored: `out = (out if add) + gate * activation(product + bias)`.
 #[derive(Debug, Clone, Default)]
 pub struct Epilogue {
-    /// [N], added first.
+    /// `[N]`, added first.
     pub bias: Option<Weight>,
     /// Applied then.
     pub activation: Activation,
-    /// [M, N], multiplied then.
+    /// `[M, N]`, multiplied then.
     pub gate: Option<View>,
     /// Whether the result is added to what is there: the residual sum of a block.
     pub add: bool,
@@ -27,13 +27,13 @@ pub struct Epilogue {
 /// The op.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// [M, K]
+    /// `[M, K]`
     pub x: View,
-    /// [N, K]
+    /// `[N, K]`
     pub w: Weight,
     /// What follows.
     pub epilogue: Epilogue,
-    /// [M, N]
+    /// `[M, N]`
     pub out: View,
 }
 

@@ -127,8 +127,20 @@ macro_rules! ops {
     };
 }
 ops!(
-    Affine, Attention, AvgPool, Conv, DiffusionStep, GroupNorm, GroupStats, HeadNorm, LayerNorm, Linear, NearestCode, Noise,
-    SumRows, TokenDraw,
+    Affine,
+    Attention,
+    AvgPool,
+    Conv,
+    DiffusionStep,
+    GroupNorm,
+    GroupStats,
+    HeadNorm,
+    LayerNorm,
+    Linear,
+    NearestCode,
+    Noise,
+    SumRows,
+    TokenDraw,
 );
 
 /// The function applied to each element of a product.

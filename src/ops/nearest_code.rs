@@ -1,6 +1,6 @@
 //! The nearest entry of a codebook, by Euclidean distance; the lowest index on a tie.
 //!
-//! x [M, C], codebook [K, C] in f32, out [M, 1] of i32. Distances come from one product in f32; entries within its rounding of the smallest
+//! x `[M, C]`, codebook `[K, C]` in f32, out `[M, 1]` of i32. Distances come from one product in f32; entries within its rounding of the smallest
 //! are compared again in f64, so the answer is that of exact arithmetic but for distances equal to 1e-15. FLOPs: 2 M K C.
 
 use super::linear::multiply;
@@ -12,11 +12,11 @@ use crate::tensor::{TileMut, Weight};
 /// The op.
 #[derive(Debug, Clone)]
 pub struct NearestCode {
-    /// [M, C]
+    /// `[M, C]`
     pub x: View,
-    /// [K, C], f32
+    /// `[K, C]`, f32
     pub codebook: Weight,
-    /// [M, 1], i32
+    /// `[M, 1]`, i32
     pub out: View,
 }
 

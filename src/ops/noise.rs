@@ -1,6 +1,6 @@
 //! Normal noise of the diffusion, from the image's seed and the place (see [`crate::sampling::philox`] for the counters).
 //!
-//! seeds [G, 1, 2] of i32 (low and high word), places [G, N, 1] of i32, out [G, N, C]. Bit-equal on every processor.
+//! seeds `[G, 1, 2]` of i32 (low and high word), places `[G, N, 1]` of i32, out `[G, N, C]`. Bit-equal on every processor.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
@@ -10,15 +10,15 @@ use crate::tensor::TileMut;
 /// The op.
 #[derive(Debug, Clone)]
 pub struct Noise {
-    /// [G, 1, 2], i32
+    /// `[G, 1, 2]`, i32
     pub seeds: View,
-    /// [G, N, 1], i32
+    /// `[G, N, 1]`, i32
     pub places: View,
     /// What the noise is for.
     pub stream: Stream,
     /// Diffusion step of turn 0, counted as made; each turn is the next. `None`: always step 0.
     pub first_step: Option<usize>,
-    /// [G, N, C]
+    /// `[G, N, C]`
     pub out: View,
 }
 

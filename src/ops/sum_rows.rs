@@ -1,6 +1,6 @@
 //! Sums of rows from buffers and tables: embeddings, positions, the assembly of sequences. `out[i] = f(sum of sources' rows for i)`.
 //!
-//! out [G, N, D]; a source is a matrix with as many rows, or a table [rows, D] in any weight dtype and an index for each row. Exact but for
+//! out `[G, N, D]`; a source is a matrix with as many rows, or a table `[rows, D]` in any weight dtype and an index for each row. Exact but for
 //! the rounding of the sums, taken in the order of the sources. FLOPs: G N D for each source after the first.
 
 use super::{Activation, Kernel, Out, words};
@@ -28,7 +28,7 @@ pub enum Index {
         /// Row of group 0.
         first: usize,
     },
-    /// What this matrix of i32 [G, N, 1] says, plus `offset`.
+    /// What this matrix of i32 `[G, N, 1]` says, plus `offset`.
     From {
         /// The indices.
         ids: View,
@@ -40,15 +40,15 @@ pub enum Index {
 /// One term of the sum.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// [G, N, D]
+    /// `[G, N, D]`
     Rows(View),
     /// A row of the table.
     Table(Weight, Index),
-    /// Of `rows` [G, R, D], in each group the row that `ids` [G, N, 1] of i32 names.
+    /// Of `rows` `[G, R, D]`, in each group the row that `ids` `[G, N, 1]` of i32 names.
     Gather {
-        /// [G, R, D]
+        /// `[G, R, D]`
         rows: View,
-        /// [G, N, 1]
+        /// `[G, N, 1]`
         ids: View,
     },
 }
@@ -60,7 +60,7 @@ pub struct SumRows {
     pub sources: Vec<Source>,
     /// f
     pub activation: Activation,
-    /// [G, N, D]
+    /// `[G, N, D]`
     pub out: View,
 }
 
@@ -166,7 +166,12 @@ mod tests {
         for i in 0..groups * rows {
             for c in 0..d {
                 let row = |n: usize| t[n * d + c] as f64;
-                let sum = x[i * d + c] as f64 + y[i % rows * d + c] as f64 + row(ids[i] as usize) + row(2 + i % rows) + row(4) + row(5 + i / rows);
+                let sum = x[i * d + c] as f64
+                    + y[i % rows * d + c] as f64
+                    + row(ids[i] as usize)
+                    + row(2 + i % rows)
+                    + row(4)
+                    + row(5 + i / rows);
                 let sum = sum + x[(i / rows * rows + picks[i] as usize) * d + c] as f64;
                 expected.push(sum / (1.0 + (-sum).exp()));
             }

@@ -45,7 +45,8 @@ impl Lab {
             let mut arena = Arena::new(&plan, threads).unwrap();
             let mut cursor = Cursor::default();
             while !cursor.is_finished(&plan) {
-                Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }.run(&mut cursor, |_| pausing);
+                Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }
+                    .run(&mut cursor, |_| pausing);
             }
             let result = arena.mat::<f32>(out);
             (0..out.count()).flat_map(|i| result.row(i).to_vec()).collect::<Vec<f32>>()

@@ -1,6 +1,6 @@
 //! Draws codes from logits: guidance, temperature, softmax, inverse cumulative distribution.
 //!
-//! logits [G, B, K], G = 2 with guidance (conditional first); uniforms [B, 1]; out [B, G] of i32, the code G times. The code is the number of
+//! logits `[G, B, K]`, G = 2 with guidance (conditional first); uniforms `[B, 1]`; out `[B, G]` of i32, the code G times. The code is the number of
 //! cumulative probabilities that are at most the uniform, at most K - 1; exponentials and sums in f64. FLOPs: some 20 B K.
 
 use super::{Kernel, Out, words};
@@ -10,15 +10,15 @@ use crate::tensor::TileMut;
 /// The op.
 #[derive(Debug, Clone)]
 pub struct TokenDraw {
-    /// [G, B, K]
+    /// `[G, B, K]`
     pub logits: View,
-    /// [1, 1]: guidance scale of the turn.
+    /// `[1, 1]`: guidance scale of the turn.
     pub scale: View,
     /// Divides the logits.
     pub temperature: f64,
-    /// [B, 1], in [0, 1)
+    /// `[B, 1]`, in [0, 1)
     pub uniforms: View,
-    /// [B, G], i32
+    /// `[B, G]`, i32
     pub out: View,
 }
 
@@ -101,9 +101,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cumulative_probability_equal_to_the_uniform_is_passed() {
+        let mut lab = Lab::new();
+        let (logits, scale) = (lab.input(4, 4, &[0.5; 16]), lab.input(1, 1, &[1.0]));
+        let (uniforms, out) = (lab.input(4, 1, &[0.0, 0.25, 0.5, 0.75]), lab.output(4, 1));
+        for (_, y) in lab.run(TokenDraw { logits, scale, temperature: 1.0, uniforms, out }) {
+            assert_eq!(y.iter().map(|y| y.to_bits()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
     fn logits_that_are_not_numbers_still_give_a_code() {
         let mut lab = Lab::new();
-        let (logits, scale, uniforms) = (lab.input(1, 3, &[f32::NAN; 3]), lab.input(1, 1, &[1.0]), lab.input(1, 1, &[0.5]));
+        let (logits, scale, uniforms) =
+            (lab.input(1, 3, &[f32::NAN; 3]), lab.input(1, 1, &[1.0]), lab.input(1, 1, &[0.5]));
         let out = lab.output(1, 1);
         for (_, y) in lab.run(TokenDraw { logits, scale, temperature: 1.0, uniforms, out }) {
             assert!(y[0].to_bits() < 3);

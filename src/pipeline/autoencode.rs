@@ -1,10 +1,11 @@
 //! Images in: through the autoencoders and back.
 
+use super::Image;
 use super::model::{Cpu, Model, Networks, needed};
 use super::session::pictures;
-use super::Image;
 use crate::error::{Error, Result};
 use crate::plan::{Arena, Builder, Cursor, View, Walker};
+use crate::weights::{VAE_FILE, VQ_FILE};
 
 impl Model {
     /// Pixels a side of the model's images.
@@ -15,7 +16,7 @@ impl Model {
     /// What the continuous autoencoder makes of a picture: encoded to the mean of its latents, decoded again.
     pub fn reconstruct(&self, cpu: &Cpu, image: &Image) -> Result<Image> {
         self.through(cpu, image, (-1.0, 1.0), |nets, b, pixels, out| {
-            let vae = needed(&nets.vae, "vae.safetensors", "the continuous reconstruction")?;
+            let vae = needed(&nets.vae, VAE_FILE, "the continuous reconstruction")?;
             let places = latent_places(pixels, vae.config.ch_mult.len());
             let mean = b.kept(places, vae.config.z_channels)?.grouped(1);
             let log_variance = b.kept(places, vae.config.z_channels)?.grouped(1);
@@ -27,7 +28,7 @@ impl Model {
     /// What the discrete autoencoder makes of a picture: quantised to codes, decoded again.
     pub fn reconstruct_discrete(&self, cpu: &Cpu, image: &Image) -> Result<Image> {
         self.through(cpu, image, (0.0, 1.0), |nets, b, pixels, out| {
-            let vq = needed(&nets.vq, "vq.safetensors", "the discrete reconstruction")?;
+            let vq = needed(&nets.vq, VQ_FILE, "the discrete reconstruction")?;
             let places = latent_places(pixels, vq.config.channel_mult.len());
             let codes = b.kept(places, 1)?.grouped(1);
             vq.plan_encode(b, pixels, codes)?;

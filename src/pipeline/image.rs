@@ -48,7 +48,7 @@ impl Image {
         Ok(10.0 * (255.0 * 255.0 / (squares / self.rgb.len() as f64)).log10())
     }
 
-    /// The picture of pixels [P, 3], P square, nominally from `low` to `high`; rounded half up, clamped.
+    /// The picture of pixels `[P, 3]`, P square, nominally from `low` to `high`; rounded half up, clamped.
     pub(crate) fn from_pixels(pixels: Mat<'_, f32>, rows: std::ops::Range<usize>, (low, high): (f32, f32)) -> Self {
         let side = rows.len().isqrt();
         let scale = 255.0 / (high - low);

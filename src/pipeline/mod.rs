@@ -13,4 +13,5 @@ pub use program::{Outputs, Settings};
 pub use session::{Canceller, Progress, Session};
 
 pub(crate) use model::needed;
-pub(crate) use program::{Given, Program};
+pub(crate) use program::Program;
+pub(crate) use session::pictures;

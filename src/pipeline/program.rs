@@ -6,7 +6,7 @@ use crate::model::{Draws, HeadSettings, MaskedInputs, RoundSettings, Sequences, 
 use crate::ops::{Source, SumRows};
 use crate::plan::{Arena, Builder, Plan, Stage, View};
 use crate::sampling;
-use crate::weights::{GuidanceSchedule, SamplingConfig};
+use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, SamplingConfig, VAE_FILE, VQ_FILE};
 
 /// What a request can set; the model's config has the defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,9 +93,9 @@ impl Outputs {
 /// Random numbers given from outside, for checks against known answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Given {
-    /// [B, L, C], by slot
+    /// `[B, L, C]`, by slot
     pub(crate) start: View,
-    /// [steps B, L, C], by slot
+    /// `[steps B, L, C]`, by slot
     pub(crate) noise: View,
 }
 
@@ -105,31 +105,37 @@ pub(crate) struct Program {
     pub(crate) plan: Plan,
     pub(crate) batch: usize,
     places: usize,
-    /// Stage 1's sequences and its draws [B, L].
+    /// Stage 1's sequences and its draws `[B, L]`.
     discrete: Option<(Sequences, View)>,
     continuous: Option<Continuous>,
-    /// [B, P, 3], in [0, 1]
+    /// `[B, P, 3]`, in `[0, 1]`
     pub(crate) preview: Option<View>,
-    /// [B, P, 3], in [-1, 1]
+    /// `[B, P, 3]`, in [-1, 1]
     pub(crate) image: Option<View>,
     pub(crate) given: Option<Given>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Continuous {
-    /// [B, 1, 1]
+    /// `[B, 1, 1]`
     classes: View,
-    /// [halves B, L, 1]
+    /// `[halves B, L, 1]`
     order: View,
-    /// [B, L, 1]: the slot of each place
+    /// `[B, L, 1]`: the slot of each place
     slots: View,
-    /// [B, 1, 2]
+    /// `[B, 1, 2]`
     seeds: View,
 }
 
 impl Program {
     /// Compiles `outputs` for a batch. With `given`, starts and noise are inputs instead of drawn from seeds.
-    pub(crate) fn new(nets: &Networks, batch: usize, settings: &Settings, outputs: Outputs, given: bool) -> Result<Self> {
+    pub(crate) fn new(
+        nets: &Networks,
+        batch: usize,
+        settings: &Settings,
+        outputs: Outputs,
+        given: bool,
+    ) -> Result<Self> {
         if batch == 0 || batch > MAX_BATCH {
             return Err(Error::setting("batch", format!("1 to {MAX_BATCH}"), batch));
         }
@@ -145,7 +151,7 @@ impl Program {
         let discrete = if wants_codes { Some(Self::discrete(&mut b, nets, batch, settings, made)?) } else { None };
         let preview = match (outputs.preview, &discrete) {
             (true, Some((sequences, _))) => {
-                let vq = needed(&nets.vq, "vq.safetensors", "the coarse picture")?;
+                let vq = needed(&nets.vq, VQ_FILE, "the coarse picture")?;
                 let image = b.kept(batch * vq.image_size(places).pow(2), 3)?.grouped(batch);
                 vq.plan_decode(&mut b, sequences.codes(), image)?;
                 Some(image)
@@ -177,7 +183,7 @@ impl Program {
         settings: &Settings,
         made: usize,
     ) -> Result<(Sequences, View)> {
-        let rar = needed(&nets.rar, "rar.safetensors", "stage 1, the discrete tokens,")?;
+        let rar = needed(&nets.rar, RAR_FILE, "stage 1, the discrete tokens,")?;
         let places = rar.config.seq_len;
         let halves = if settings.discrete_guidance == 1.0 || settings.discrete_guidance == 0.0 { 1 } else { 2 };
         let sequences = Sequences::new(b, batch, halves, places)?;
@@ -193,8 +199,8 @@ impl Program {
     }
 
     fn continuous(&mut self, b: &mut Builder, nets: &Networks, settings: &Settings, given: bool) -> Result<()> {
-        let masked = needed(&nets.masked, "discon.safetensors", "stage 2, the continuous tokens,")?;
-        let vae = needed(&nets.vae, "vae.safetensors", "pixels")?;
+        let masked = needed(&nets.masked, DISCON_FILE, "stage 2, the continuous tokens,")?;
+        let vae = needed(&nets.vae, VAE_FILE, "pixels")?;
         let (batch, places, c) = (self.batch, self.places, masked.config.token_dim);
         let halves = if settings.guidance == 1.0 { 1 } else { 2 };
         let inputs = Continuous {
@@ -270,14 +276,14 @@ impl Program {
         }
     }
 
-    /// Puts stage 1's draws in place, [B, L].
+    /// Puts stage 1's draws in place, `[B, L]`.
     pub(crate) fn fill_uniforms(&self, arena: &mut Arena, uniforms: &[f32]) {
         if let Some((_, view)) = &self.discrete {
             arena.slice_mut::<f32>(*view).copy_from_slice(uniforms);
         }
     }
 
-    /// Puts the orders in place, [B, L].
+    /// Puts the orders in place, `[B, L]`.
     pub(crate) fn fill_orders(&self, arena: &mut Arena, orders: &[i32]) {
         let Some(inputs) = &self.continuous else { return };
         arena.slice_mut::<i32>(inputs.order).chunks_mut(orders.len()).for_each(|half| half.copy_from_slice(orders));

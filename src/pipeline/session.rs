@@ -170,10 +170,11 @@ impl Session {
 
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
     pub fn previews(&self) -> Result<Vec<Image>> {
-        let done = self.begun && !matches!(self.progress().stage, Stage::Discrete | Stage::Preview)
-            || self.begun && self.cursor.is_finished(&self.program.plan);
+        let p = self.progress();
+        let done = self.begun && (p.finished || !matches!(p.stage, Stage::Discrete | Stage::Preview));
         let view = self.program.preview.filter(|_| done);
-        let view = view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
+        let view =
+            view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
         Ok(pictures(self.arena.mat(view), (0.0, 1.0)))
     }
 
@@ -184,19 +185,18 @@ impl Session {
 }
 
 /// One picture a group.
-pub(super) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
+pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
     let l = pixels.layout();
     (0..l.groups).map(|g| Image::from_pixels(pixels, g * l.rows..(g + 1) * l.rows, range)).collect()
 }
 
 fn progress(plan: &Plan, cursor: &Cursor) -> Progress {
-    let last = plan.segments.len().saturating_sub(1);
-    let segment = plan.segments.get(cursor.segment.min(last));
+    let segment = plan.segments.get(cursor.segment).or(plan.segments.last());
     Progress {
         stage: segment.map_or(Stage::Decode, |s| s.stage),
+        // Only stage 1 counts its turns: they are places. A turn of the head is a diffusion step of the round.
         index: segment.map_or(0, |s| s.index + if s.stage == Stage::Discrete { cursor.turn } else { 0 }),
         fraction: if plan.weight == 0 { 1.0 } else { cursor.done as f64 / plan.weight as f64 },
-        finished: cursor.is_finished(plan)
-            || cursor.segment == last && segment.is_some_and(|s| cursor.turn + 1 >= s.repeat && cursor.op >= s.ops.len()),
+        finished: cursor.is_finished(plan),
     }
 }

@@ -25,13 +25,17 @@ impl Arena {
             scratch: AlignedBytes::zeroed(plan.scratch_words * 4, "the arena")?,
             workers: (0..threads).map(worker).collect::<Result<_>>()?,
         };
-        arena.reset(plan);
+        arena.put_constants(plan);
         Ok(arena)
     }
 
     /// Kept memory as it is before the plan's first op.
     pub fn reset(&mut self, plan: &Plan) {
         self.kept.bytes_mut().fill(0);
+        self.put_constants(plan);
+    }
+
+    fn put_constants(&mut self, plan: &Plan) {
         for (at, words) in &plan.constants {
             let bytes: &[u8] = bytemuck::cast_slice(words);
             self.kept.bytes_mut()[at * 4..at * 4 + bytes.len()].copy_from_slice(bytes);
@@ -101,7 +105,13 @@ impl<'a> SharedArena<'a> {
     /// # Safety
     /// While the tile lives, all other tiles are of the same view and turn and do not overlap it, and every [`Cx`] of this arena
     /// was made for that view and turn.
-    pub(super) unsafe fn tile(self, view: &View, turn: usize, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, f32> {
+    pub(super) unsafe fn tile(
+        self,
+        view: &View,
+        turn: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) -> TileMut<'a, f32> {
         let (base, len) = self.base(view.space);
         let span = view.span(turn);
         assert!(span.end <= len && view.layout.is_disjoint(), "{view:?} turn {turn} in {len} words");

@@ -82,7 +82,8 @@ impl Builder {
     }
 
     /// The plan.
-    pub fn finish(self) -> Plan {
+    pub fn finish(mut self) -> Plan {
+        self.segments.retain(|s| s.repeat > 0 && !s.ops.is_empty());
         let worker = |s: &Segment| s.ops.iter().map(Op::worker_words).max();
         Plan {
             kept_words: self.kept,

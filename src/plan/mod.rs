@@ -29,13 +29,15 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// One number to weigh ops against each other: FLOPs, a byte moved as dear as [`Cost::FLOPS_A_BYTE`].
+    /// One number to weigh ops against each other: FLOPs, a byte moved as dear as 4 of them.
     pub fn weight(self) -> u64 {
-        self.flops + self.bytes * Self::FLOPS_A_BYTE + 2_000
+        self.flops + self.bytes * Self::FLOPS_A_BYTE + Self::CALL
     }
 
     /// What a core computes while it reads a byte, about.
     const FLOPS_A_BYTE: u64 = 4;
+    /// What a core computes while an op starts and ends, about.
+    const CALL: u64 = 2_000;
 }
 
 impl std::ops::Add for Cost {
@@ -129,3 +131,6 @@ impl Plan {
         self.segments.iter().filter(|s| s.stage == stage).map(of).fold(Cost::default(), |a, b| a + b)
     }
 }
+
+#[cfg(test)]
+mod tests;

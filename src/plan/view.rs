@@ -45,7 +45,7 @@ impl View {
     /// The same words, one group for each of `groups` equal runs of rows. The view must be one dense group.
     pub fn grouped(self, groups: usize) -> Self {
         let l = self.layout;
-        assert!(l.groups == 1 && groups > 0 && l.rows % groups == 0, "{self:?} in {groups} groups");
+        assert!(l.groups == 1 && groups > 0 && l.rows.is_multiple_of(groups), "{self:?} in {groups} groups");
         let rows = l.rows / groups;
         Self { layout: Layout { groups, rows, group_stride: rows * l.row_stride, ..l }, ..self }
     }

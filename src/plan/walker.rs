@@ -1,7 +1,7 @@
 //! Runs a plan on the CPU, a slice of chunks at a time.
 
 use super::arena::SharedArena;
-use super::{Arena, Cost, Cx, Plan, Stage};
+use super::{Arena, Cost, Cx, Plan, Segment, Stage};
 use crate::ops::Op;
 use crate::pool::Pool;
 use crate::simd::Isa;
@@ -27,6 +27,20 @@ impl Cursor {
     /// Whether nothing is left to do.
     pub fn is_finished(&self, plan: &Plan) -> bool {
         self.segment >= plan.segments.len()
+    }
+
+    /// Goes to the op after the current one of `segment`: in this turn, the next turn or the next segment.
+    fn next_op(&mut self, segment: &Segment) {
+        self.chunk = 0;
+        self.op += 1;
+        if self.op == segment.ops.len() {
+            self.op = 0;
+            self.turn += 1;
+        }
+        if self.turn == segment.repeat {
+            self.turn = 0;
+            self.segment += 1;
+        }
     }
 }
 
@@ -97,43 +111,41 @@ impl Walker<'_> {
         let shared = arena.shared();
         pool.enter(|| {
             while let Some(segment) = plan.segments.get(cursor.segment) {
-                while cursor.turn < segment.repeat {
-                    while let Some(op) = segment.ops.get(cursor.op) {
-                        let (out, weight) = (op.out(), op.cost().weight());
-                        let chunks = out.chunks();
-                        let each = (weight / chunks.max(1) as u64).max(1);
-                        let slice = (SLICE_WEIGHT / each).max(1) as usize * pool.threads();
-                        while cursor.chunk < chunks {
-                            let range = cursor.chunk..chunks.min(cursor.chunk + slice);
-                            cursor.chunk = range.end;
-                            let start = profile.is_some().then(Instant::now);
-                            run_chunks(shared, op, cursor.turn, range, pool, *isa, weight > PARALLEL_WEIGHT);
-                            if let (Some(start), Some(profile)) = (start, profile.as_deref_mut()) {
-                                profile.add(segment.stage, op, start.elapsed(), cursor.chunk == chunks);
-                            }
-                            if cursor.chunk < chunks && pause(cursor) {
-                                return;
-                            }
-                        }
-                        cursor.done += weight;
-                        cursor.op += 1;
-                        cursor.chunk = 0;
-                        if pause(cursor) {
-                            return;
-                        }
-                    }
-                    cursor.turn += 1;
-                    cursor.op = 0;
+                let op = &segment.ops[cursor.op];
+                let (chunks, weight) = (op.out().chunks(), op.cost().weight());
+                let each = (weight / chunks as u64).max(1);
+                let slice = (SLICE_WEIGHT / each).max(1) as usize * pool.threads();
+                let range = cursor.chunk..chunks.min(cursor.chunk + slice);
+                let start = profile.is_some().then(Instant::now);
+                run_chunks(shared, op, cursor.turn, range.clone(), pool, *isa, weight > PARALLEL_WEIGHT);
+                let ended = range.end == chunks;
+                if let (Some(start), Some(profile)) = (start, profile.as_deref_mut()) {
+                    profile.add(segment.stage, op, start.elapsed(), ended);
                 }
-                cursor.segment += 1;
-                cursor.turn = 0;
+                if ended {
+                    cursor.done += weight;
+                    cursor.next_op(segment);
+                } else {
+                    cursor.chunk = range.end;
+                }
+                if pause(cursor) {
+                    return;
+                }
             }
         });
     }
 }
 
 /// Computes some chunks (tiles of the output) of one op.
-fn run_chunks(arena: SharedArena<'_>, op: &Op, turn: usize, range: Range<usize>, pool: &Pool, isa: Isa, parallel: bool) {
+fn run_chunks(
+    arena: SharedArena<'_>,
+    op: &Op,
+    turn: usize,
+    range: Range<usize>,
+    pool: &Pool,
+    isa: Isa,
+    parallel: bool,
+) {
     let out = op.out();
     pool.for_each(range, parallel, |worker, chunk| {
         let (rows, cols) = out.chunk(chunk);

@@ -78,8 +78,14 @@ fn ln(x: f32) -> f32 {
     let square = z * z;
     let mut p = 7.037_683_6e-2;
     for c in [
-        -1.151_461e-1, 1.167_699_9e-1, -1.242_014_1e-1, 1.424_932_3e-1, -1.666_805_8e-1, 2.000_071_5e-1, -2.499_999_4e-1,
-        3.333_333_1e-1,
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        0.333_333_1,
     ] {
         p = p * z + c;
     }
@@ -155,8 +161,12 @@ mod tests {
     fn streams_places_and_seeds_differ() {
         let base = words(1, Stream::Noise, 0, 0, 0);
         let others = [
-            words(2, Stream::Noise, 0, 0, 0), words(1 << 32, Stream::Noise, 0, 0, 0), words(1, Stream::Start, 0, 0, 0),
-            words(1, Stream::Noise, 1, 0, 0), words(1, Stream::Noise, 0, 1, 0), words(1, Stream::Noise, 0, 0, 1),
+            words(2, Stream::Noise, 0, 0, 0),
+            words(1 << 32, Stream::Noise, 0, 0, 0),
+            words(1, Stream::Start, 0, 0, 0),
+            words(1, Stream::Noise, 1, 0, 0),
+            words(1, Stream::Noise, 0, 1, 0),
+            words(1, Stream::Noise, 0, 0, 1),
         ];
         assert!(others.iter().all(|o| *o != base));
     }

@@ -141,14 +141,8 @@ impl Simd for Avx512 {
                     return self.zero();
                 }
                 let pair = |a: __m512, b: __m512| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-                let (x, y) = (
-                    _mm512_castps_pd(pair(at(i), at(i + 1))),
-                    _mm512_castps_pd(pair(at(i + 2), at(i + 3))),
-                );
-                _mm512_add_ps(
-                    _mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
-                    _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)),
-                )
+                let (x, y) = (_mm512_castps_pd(pair(at(i), at(i + 1))), _mm512_castps_pd(pair(at(i + 2), at(i + 3))));
+                _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)))
             };
             // Across the quarters: 0+2 and 1+3, then their sum.
             let half = |p: __m512, q: __m512| {

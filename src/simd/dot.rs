@@ -89,7 +89,13 @@ fn sweep<S: Simd, W: Element>(
 ) {
     let m = rows.len();
     // Few rows take more columns a tile, so that the accumulators are always all at work.
-    let height = if m >= 4 { 4 } else if m >= 2 { 2 } else { 1 };
+    let height = if m >= 4 {
+        4
+    } else if m >= 2 {
+        2
+    } else {
+        1
+    };
     let step = S::ACCUMULATORS / height;
     for j in cols.clone().step_by(step) {
         let width = step.min(cols.end - j);

@@ -1,41 +1,87 @@
 //! Memory aligned to a cache line, whose absence is an error rather than an abort.
 
 use crate::error::{Error, Result};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fmt;
+use std::ptr::NonNull;
 
-/// One cache line; the unit of allocation.
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+/// A cache line.
+const ALIGN: usize = 64;
 
 /// Zeroed bytes that start on a 64-byte boundary.
-#[derive(Debug)]
+///
+/// Large ones cost nothing until they are touched: the system hands out zero pages. It does so only for allocations of no
+/// special alignment, so this asks for a cache line more and starts inside.
 pub struct AlignedBytes {
-    lines: Vec<Line>,
+    /// The allocation.
+    block: NonNull<u8>,
+    layout: Layout,
+    /// The first aligned byte in it.
+    base: NonNull<u8>,
     len: usize,
 }
+
+// SAFETY: the bytes are owned, as a Vec's are.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: shared access is read-only.
+unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
     /// `len` zero bytes for `what`; [`Error::Memory`] if they cannot be had.
     pub fn zeroed(len: usize, what: &str) -> Result<Self> {
-        let count = len.div_ceil(size_of::<Line>());
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(count).map_err(|e| Error::Memory {
-            what: what.to_owned(),
-            bytes: len as u64,
-            reason: e.to_string(),
-        })?;
-        lines.resize(count, Line([0; 64]));
-        Ok(Self { lines, len })
+        let refused =
+            |reason: &str| Error::Memory { what: what.to_owned(), bytes: len as u64, reason: reason.to_owned() };
+        let size = len.checked_add(ALIGN).ok_or_else(|| refused("more than any machine addresses"))?;
+        let layout = Layout::from_size_align(size, 1).map_err(|_| refused("more than any machine addresses"))?;
+        // SAFETY: the layout's size is not zero.
+        let block = unsafe { alloc_zeroed(layout) };
+        let block = NonNull::new(block).ok_or_else(|| refused("the system has no more memory to give"))?;
+        // SAFETY: an aligned byte is less than ALIGN bytes away, inside the allocation of len + ALIGN.
+        let base = unsafe { block.add(block.align_offset(ALIGN)) };
+        Ok(Self { block, layout, base, len })
     }
 
     /// The bytes, writable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        // SAFETY: `len` initialised bytes from `base` on lie in the allocation that `self` owns and lends exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
 
 impl AsRef<[u8]> for AlignedBytes {
     fn as_ref(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        // SAFETY: as in `bytes_mut`, lent shared.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this layout, and freed once.
+        unsafe { dealloc(self.block.as_ptr(), self.layout) };
+    }
+}
+
+impl fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_aligned_zero_and_refused_by_name() {
+        for len in [0, 1, 63, 64, 1000, 1 << 20] {
+            let mut bytes = AlignedBytes::zeroed(len, "test").unwrap();
+            assert!(bytes.as_ref().iter().all(|&b| b == 0) && bytes.as_ref().len() == len);
+            assert_eq!(bytes.bytes_mut().as_ptr().align_offset(ALIGN), 0);
+        }
+        for len in [usize::MAX, usize::MAX / 2, 1 << 60] {
+            let error = AlignedBytes::zeroed(len, "the arena").unwrap_err().to_string();
+            assert!(error.contains("the arena") && error.contains(&len.to_string()), "{error}");
+        }
     }
 }

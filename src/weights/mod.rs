@@ -6,7 +6,7 @@
 //! for NaN would fetch gigabytes that a run may never touch. A NaN weight gives NaN pixels, never unsafety.
 //!
 //! The flow: [`ModelFiles`] opens a folder (or a host's pack file), [`Config`] says what it is made of, each [`Part`]
-//! hands out weights from its [`TensorFile`]. [`tensors`] lists the names and shapes of every part, and
+//! hands out weights from its [`TensorFile`]. [`tensors()`] lists the names and shapes of every part, and
 //! [`synth`](fn@synth) writes folders of random weights by that list.
 
 mod config;

@@ -28,13 +28,15 @@ def parser():
     out = dict(type=pathlib.Path, help="model folder; default RUN/model")
     command("data", "draw or pack the pictures into RUN/data", images=images, background=background)
     for part in TRAINED:
-        command(part, f"train {part}; continues where it stopped", minutes=minutes)
+        command(part, f"train {part}; continues where it stopped", minutes=minutes, rank=dict(type=int, default=0, help="number of this process of --world"),
+                world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"))
     command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
     command("export", "write the model folder", out=out)
     command("cases", "write the known answers into the model folder", out=out)
     command("grids", "write sheets of pictures", out=out, to=dict(type=pathlib.Path, help="where to; default OUT/card"),
             columns=dict(type=int, default=8), seed=dict(type=int, default=1), only=dict(choices=("real", "rebuilt", "generated")))
     command("measure", "sizes, steps and held-out figures of a run", out=out)
+    command("judge", "class accuracy and Frechet distance of pictures by a small classifier", out=out, per_class=dict(type=int, default=32))
     command("all", "every command in turn", images=images, background=background, minutes=minutes, out=out)
     return p
 
@@ -49,11 +51,11 @@ def make_data(args, config, run):
         data.render_avatars(run / "data", n["train"], n["val"], n["test"], config["image_size"])
 
 
-def train_part(part, config, run, minutes):
+def train_part(part, config, run, minutes, rank=0, world=1):
     from . import autoencoders, transformers
     from .data import Images
     from .export import net_config
-    from .loop import train
+    from .loop import Team, train
     section = config[part]
     options = section.get("task", {})
     if part in ("vae", "vq"):
@@ -62,14 +64,16 @@ def train_part(part, config, run, minutes):
         net = net_config(config, part, len(Images(run / "data", "train").classes))
         task = {"rar": transformers.RarTask, "discon": transformers.Stage2Task}[part](net, run, **options)
     print(f"{part}: {sum(p.numel() for p in task.net.parameters()) / 1e6:.2f}M parameters, {task.count} images", flush=True)
-    train(task, run, part, section["train"], minutes)
+    if world > 1 and part == "vq":
+        raise TrainError("the vq keeps a codebook that only one process can; train it with --world 1")
+    train(task, run, part, section["train"], minutes, team=Team(rank, world))
 
 
 def do(command, args, config, run):
     if command == "data":
         make_data(args, config, run)
     elif command in TRAINED:
-        train_part(command, config, run, args.minutes)
+        train_part(command, config, run, args.minutes, getattr(args, "rank", 0), getattr(args, "world", 1))
     elif command == "encode":
         from . import encode
         for kind in [getattr(args, "only", None)] if getattr(args, "only", None) else ["latents", "codes"]:
@@ -95,6 +99,9 @@ def do(command, args, config, run):
             for path in write_grids(out, run / "data", getattr(args, "to", None) or out / "card", getattr(args, "columns", 8),
                                     getattr(args, "seed", 1), only=getattr(args, "only", None)):
                 print(path)
+        elif command == "judge":
+            from .judge import judge
+            judge(out, run, args.per_class)
         else:
             from .measure import measure
             measure(out, run)

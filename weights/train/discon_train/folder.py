@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from .data import read_json
 from .errors import TrainError
-from .nets.rar import Rar
+from .nets.rar import TABLES, Rar
 from .nets.stage2 import Stage2
 from .nets.vae import Vae, has_attention
 from .nets.vq import Vq
@@ -33,6 +33,8 @@ def load(folder, dtype=torch.float32):
             continue
         with safe_open(path, "pt") as f:
             weights = {k: f.get_tensor(k).to(dtype) for k in f.keys()}
+        if part == "rar":
+            weights |= {k: weights[k][:, : config["rar"]["seq_len"] + 2] for k in TABLES}
         net = build(part, config[part], weights).to(dtype)
         try:
             net.load_state_dict(weights)

@@ -8,10 +8,12 @@ import time
 import torch
 
 from .data import Order
+from .errors import TrainError
+from .muon import Muon
 from .progress import Progress
 
 DEFAULTS = dict(steps=10000, cooldown=1000, warmup=100, batch=8, lr=1e-3, optimizer="adamw", weight_decay=0.0, betas=[0.9, 0.99],
-                clip=1.0, ema=0.0, bf16=False, seed=1, eval_every=1000, save_seconds=100)
+                clip=1.0, ema=0.0, bf16=False, muon_scale=1.0, seed=1, eval_every=1000, save_seconds=100)
 
 
 class Task:
@@ -50,17 +52,23 @@ def generator(seed, step):
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
+def inside(name, p):
+    """Whether a parameter is a matrix or kernel between hidden features: not an embedding, first or last layer."""
+    outer = ("embed", "_emb", "conv_in", "lm_head", "z_proj", "conv_out.weight", "final_layer", "quant_conv", "input_proj")
+    return p.ndim in (2, 4) and min(p.shape[:2]) > 3 and not any(o in name for o in outer)
+
+
 def optimizers(net, s):
-    """AdamW, or Muon for the matrices inside blocks and AdamW for the rest."""
+    """AdamW for all, or ("muon") Muon for hidden matrices and kernels and AdamW for the rest."""
     params = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
-    hidden = [p for n, p in params if s["optimizer"] == "muon" and p.ndim == 2 and "blocks." in n]
+    hidden = [p for n, p in params if s["optimizer"] == "muon" and inside(n, p)]
     chosen = {id(p) for p in hidden}
     rest = [p for _, p in params if id(p) not in chosen]
     decay, plain = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
     groups = [dict(params=decay, weight_decay=s["weight_decay"]), dict(params=plain, weight_decay=0.0)]
     found = [torch.optim.AdamW([g for g in groups if g["params"]], lr=s["lr"], betas=tuple(s["betas"]), fused=True)]
     if hidden:
-        found.append(torch.optim.Muon(hidden, lr=s["lr"], weight_decay=s["weight_decay"], momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+        found.append(Muon(hidden, lr=s["lr"] * s["muon_scale"], weight_decay=s["weight_decay"]))
     return found
 
 
@@ -95,12 +103,40 @@ def swapped(net, ema):
                 p.copy_(kept[k])
 
 
-def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0):
+class Team:
+    """The processes that train one part together, each on its share of every batch. port: where, on this machine,
+    they find each other."""
+
+    def __init__(self, rank=0, world=1, port=29517):
+        self.rank, self.world = rank, world
+        if world > 1:
+            torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+
+    def average(self, params):
+        """Gradients become the mean over processes."""
+        if self.world > 1:
+            grads = [p.grad for p in params if p.grad is not None]
+            flat = torch.cat([g.flatten() for g in grads])
+            torch.distributed.all_reduce(flat)
+            flat /= self.world
+            for g, new in zip(grads, flat.split([g.numel() for g in grads])):
+                g.copy_(new.view_as(g))
+
+    def any(self, *flags):
+        """Which flags are set in any process."""
+        if self.world == 1:
+            return flags
+        t = torch.tensor([float(bool(f)) for f in flags])
+        torch.distributed.all_reduce(t, torch.distributed.ReduceOp.MAX)
+        return tuple(bool(v) for v in t)
+
+
+def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, team=None):
     """Trains `task` until its cooldown ends; continues from FOLDER/PART.pt when that is there.
 
     The cooldown starts at steps - cooldown, or at once when the file FOLDER/PART.finish appears, or when only as much
     of `minutes` is left as it takes. `stop_at` stops (saved) at a step, for tests. Returns the state."""
-    s = {**DEFAULTS, **settings}
+    s, team = {**DEFAULTS, **settings}, team or Team()
     folder = pathlib.Path(folder)
     path, finish = folder / f"{part}.pt", folder / f"{part}.finish"
     net, opts = task.net, optimizers(task.net, s)
@@ -109,18 +145,23 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0):
     if path.exists():
         state = torch.load(path, weights_only=False)
         net.load_state_dict(state["net"])
-        for o, saved in zip(opts, state["opts"]):
-            o.load_state_dict(saved)
+        if state["settings"]["optimizer"] == s["optimizer"]:
+            for o, saved in zip(opts, state["opts"]):
+                o.load_state_dict(saved)
         ema, step, seconds, history = state["ema"], state["step"], state["seconds"], state["history"]
         cooldown_from = min(cooldown_from, state["cooldown_from"])
         task.load_state(state["task"])
         print(f"{part}: continues at step {step}", flush=True)
+    for o, fresh in zip(opts, optimizers(net, s)):
+        for g, new in zip(o.param_groups, fresh.param_groups):
+            g.update({k: v for k, v in new.items() if k != "params"}, initial_lr=new["lr"])
     order = Order(task.count, s["batch"], s["seed"])
     stopped = []
     before = signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
-    show = Progress(part, cooldown_from + s["cooldown"], step, every)
+    show = Progress(part, cooldown_from + s["cooldown"], step, every, quiet=team.rank > 0)
     begin = saved_at = time.monotonic()
     earlier, first = seconds, step
+    params = [p for p in net.parameters() if p.requires_grad]
 
     def state():
         return dict(step=step, net=net.state_dict(), ema=ema, opts=[o.state_dict() for o in opts], task=task.state(),
@@ -137,24 +178,26 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0):
 
     net.train()
     while step < cooldown_from + s["cooldown"]:
-        if stopped or (stop_at is not None and step >= stop_at):
+        pace = (time.monotonic() - begin) / (step - first) if step - first >= 20 else 0.0
+        late = finish.exists() or (minutes and seconds + pace * s["cooldown"] >= 60 * minutes)
+        halt, late = team.any(stopped or (stop_at is not None and step >= stop_at), late)
+        if halt:
             break
-        if step < cooldown_from:
-            pace = (time.monotonic() - begin) / max(1, step - first) if step - first >= 20 else 0.0
-            if finish.exists() or (minutes and seconds + pace * s["cooldown"] >= 60 * minutes):
-                cooldown_from = step
-                show.note(f"cooldown from step {step}, {s['cooldown']} steps")
-        gen = generator(s["seed"], step)
+        if late and step < cooldown_from:
+            cooldown_from = step
+            show.note(f"cooldown from step {step}, {s['cooldown']} steps")
+        gen = generator(s["seed"], step * team.world + team.rank)
         share = rate(step, s, cooldown_from)
         for o in opts:
             for g in o.param_groups:
-                g["lr"] = s["lr"] * share
+                g["lr"] = g["initial_lr"] * share
         with torch.autocast("cpu", torch.bfloat16, enabled=s["bf16"]):
-            loss, values = task.loss(order(step), gen, step)
+            loss, values = task.loss(order(step)[team.rank :: team.world], gen, step)
         for o in opts:
             o.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_([p for p in net.parameters() if p.requires_grad], s["clip"])
+        team.average(params)
+        norm = torch.nn.utils.clip_grad_norm_(params, s["clip"])
         if torch.isfinite(norm):
             for o in opts:
                 o.step()
@@ -164,14 +207,15 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0):
         step += 1
         seconds = earlier + time.monotonic() - begin
         show.step(step, cooldown_from + s["cooldown"], values)
-        if step % s["eval_every"] == 0:
+        if step % s["eval_every"] == 0 and team.rank == 0:
             judge()
-        if time.monotonic() - saved_at > s["save_seconds"]:
+        if team.rank == 0 and time.monotonic() - saved_at > s["save_seconds"]:
             save(path, state())
             saved_at = time.monotonic()
-    if not stopped and stop_at is None and step % s["eval_every"]:
-        judge()
-    save(path, state())
+    if team.rank == 0:
+        if step >= cooldown_from + s["cooldown"] and step % s["eval_every"]:
+            judge()
+        save(path, state())
     show.close()
     signal.signal(signal.SIGTERM, before)
     show.note(f"{'stopped' if stopped else 'done'} at step {step}, {seconds / 60:.1f} min")
@@ -180,7 +224,6 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0):
 
 def trained(net, folder, part):
     """`net` with the weights of a run, averaged ones where they were kept. Returns (net, state)."""
-    from .errors import TrainError
     path = pathlib.Path(folder) / f"{part}.pt"
     if not path.exists():
         raise TrainError(f"{path}: not there; train '{part}' first")

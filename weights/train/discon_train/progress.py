@@ -16,11 +16,11 @@ def clock(seconds):
 class Progress:
     """Shows steps, loss and time left of a training run; `every` seconds between lines where there is no terminal."""
 
-    def __init__(self, label, total, start, every=30.0):
+    def __init__(self, label, total, start, every=30.0, quiet=False):
         self.label, self.total, self.every, self.first = label, total, every, start
         self.begin = self.last = time.monotonic()
-        self.tqdm = tqdm(total=total, initial=start, desc=label) if sys.stderr.isatty() else None
-        self.mean = {}
+        self.tqdm = tqdm(total=total, initial=start, desc=label) if sys.stderr.isatty() and not quiet else None
+        self.quiet, self.mean = quiet, {}
 
     def step(self, done, total, values):
         for k, v in values.items():
@@ -30,12 +30,14 @@ class Progress:
             self.tqdm.total = total
             self.tqdm.set_postfix_str(text, refresh=False)
             self.tqdm.update(1)
-        elif time.monotonic() - self.last > self.every:
+        elif not self.quiet and time.monotonic() - self.last > self.every:
             self.last = time.monotonic()
             rate = (self.last - self.begin) / (done - self.first)
             print(f"{self.label} {done}/{total} {text} {rate:.3f} s/step left {clock(rate * (total - done))}", flush=True)
 
     def note(self, text):
+        if self.quiet:
+            return
         (self.tqdm.write if self.tqdm else lambda t: print(t, flush=True))(f"{self.label} {text}")
 
     def close(self):

@@ -1,6 +1,8 @@
 """Every part trains a few steps on a handful of pictures, continues bit for bit, and exports a folder that loads."""
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -67,6 +69,19 @@ def test_resume_continues_bit_for_bit(part, run, tmp_path):
         assert torch.equal(tensor, again["net"][name]), name
     for name, tensor in whole["ema"].items():
         assert torch.equal(tensor, again["ema"][name]), name
+
+
+def test_two_processes_train_as_one(run, tmp_path):
+    (tmp_path / "data").symlink_to(run / "data")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    base = [sys.executable, "-m", "discon_train", "vae", "--config", str(tmp_path / "config.json"), "--run", str(tmp_path), "--world", "2"]
+    jobs = [subprocess.Popen(base + ["--rank", str(r)], cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.DEVNULL) for r in range(2)]
+    assert [j.wait(timeout=60) for j in jobs] == [0, 0]
+    together, alone = (torch.load(r / "vae.pt", weights_only=False) for r in (tmp_path, run))
+    assert together["step"] == alone["step"]
+    # the same batches with other noise: close, not equal
+    for name, tensor in alone["net"].items():
+        assert (tensor - together["net"][name]).abs().max() < 0.02, name
 
 
 def test_training_lowers_the_loss(run, tmp_path):

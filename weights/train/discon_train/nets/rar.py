@@ -12,6 +12,10 @@ from torch import nn
 from .layers import Attention, Mlp, init_linear, sincos_2d
 
 
+# [1, seq_len + 2, D] here; published files hold more rows, which nothing reads
+TABLES = ("pos_embed", "target_aware_pos_embed", "timesteps_embeddings")
+
+
 class Modulation(nn.Module):
     """SiLU then linear; the linear is called adaLN_modulation.1 and starts at zero."""
 
@@ -47,9 +51,8 @@ class Rar(nn.Module):
         dim, L = cfg["hidden_size"], cfg["seq_len"]
         self.embeddings = nn.Embedding(cfg["codebook_size"] + cfg["num_classes"] + 2, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, L + 1024, dim))
-        self.target_aware_pos_embed = nn.Parameter(torch.zeros(1, L + 1024, dim))
-        self.timesteps_embeddings = nn.Parameter(torch.zeros(1, L + 100, dim))
+        for name in TABLES:
+            setattr(self, name, nn.Parameter(torch.zeros(1, L + 2, dim)))
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg["depth"]))
         self.adaln_before_head = Modulation(dim, 2)
         self.lm_head = nn.Linear(dim, cfg["codebook_size"])
@@ -70,7 +73,7 @@ class Rar(nn.Module):
             self.pos_embed[0, 2 : 2 + L] = place
             self.target_aware_pos_embed[0, 2 : 2 + L] = place[:, shuffle]
             nn.init.normal_(self.cls_token, std=0.02)
-            nn.init.normal_(self.timesteps_embeddings[:, : L + 2], std=0.02)
+            nn.init.normal_(self.timesteps_embeddings, std=0.02)
 
     def start_codes(self, codebook):
         """Code embeddings from a random projection of the codebook [K, C], scaled to the usual size."""

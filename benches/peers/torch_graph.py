@@ -1,0 +1,247 @@
+"""The graph of a model folder in PyTorch, written to be fast there: fused attention, a fixed KV cache, both guidance halves in one
+batch, channels-last convolutions, RAR's adaptive layers hoisted out of the token loop.
+
+    python benches/peers/torch_graph.py MODEL [--compile] [--repeat 3] [--threads N]
+
+Prints one JSON object like `discon bench --json`: median seconds by stage. The weights are the folder's, widened to f32; random
+numbers are torch's own, so the pictures differ while the work is the same.
+"""
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+
+class Part:
+    """Tensors of one file, by name."""
+
+    def __init__(self, path):
+        self.t = {k: v.float() for k, v in load_file(path).items()}
+        for name, value in self.t.items():
+            if value.dim() == 4:
+                self.t[name] = value.contiguous(memory_format=torch.channels_last)
+
+    def linear(self, name, x):
+        return F.linear(x, self.t[name + ".weight"], self.t.get(name + ".bias"))
+
+    def norm(self, name, x):
+        return F.layer_norm(x, x.shape[-1:], self.t[name + ".weight"], self.t[name + ".bias"], 1e-6)
+
+    def conv(self, name, x, stride=1, pad=None):
+        w = self.t[name + ".weight"]
+        return F.conv2d(x, w, self.t.get(name + ".bias"), stride, w.shape[-1] // 2 if pad is None else pad)
+
+
+def heads(x, n):
+    """[B, N, D] -> [B, H, N, D / H]"""
+    return x.unflatten(-1, (n, -1)).transpose(1, 2)
+
+
+class Discrete:
+    """Stage 1."""
+
+    def __init__(self, part, cfg, sampling):
+        self.p, self.c, self.s = part, cfg, sampling
+
+    def block(self, i, x, mod, k, v, at):
+        p, n = self.p, f"blocks.{i}"
+        m = mod.chunk(6, -1)
+        h = p.norm(n + ".norm1", x) * (1 + m[1]) + m[0]
+        q, key, value = (heads(t, self.c["heads"]) for t in p.linear(n + ".attn.qkv", h).chunk(3, -1))
+        k[:, :, at:at + 1], v[:, :, at:at + 1] = p.norm(n + ".attn.k_norm", key), value
+        a = F.scaled_dot_product_attention(p.norm(n + ".attn.q_norm", q), k[:, :, :at + 1], v[:, :, :at + 1])
+        x = x + m[2] * p.linear(n + ".attn.proj", a.transpose(1, 2).flatten(2))
+        h = p.norm(n + ".norm2", x) * (1 + m[4]) + m[3]
+        return x + m[5] * p.linear(n + ".mlp.fc2", F.gelu(p.linear(n + ".mlp.fc1", h)))
+
+    def run(self, classes):
+        p, c, s = self.p, self.c, self.s
+        places, depth, codes = c["seq_len"], c["depth"], c["codebook_size"]
+        null = torch.full_like(classes, c["num_classes"])
+        cond = p.t["embeddings.weight"][torch.cat([classes, null]) + codes + 1][:, None]
+        silu = F.silu(cond + p.t["timesteps_embeddings"][:, :places + 1])
+        mods = [p.linear(f"blocks.{i}.adaLN_modulation.1", silu) for i in range(depth)]
+        last = p.linear("adaln_before_head.adaLN_modulation.1", silu)
+        size = (cond.shape[0], c["heads"], places + 1, c["hidden_size"] // c["heads"])
+        cache = [(torch.empty(size), torch.empty(size)) for _ in range(depth)]
+        x, ids = p.t["cls_token"].expand(cond.shape[0], -1, -1), []
+        for at in range(places + 1):
+            x = x + p.t["pos_embed"][:, at:at + 1]
+            if at:
+                x = x + p.t["target_aware_pos_embed"][:, at + 1:at + 2]
+            for i, (k, v) in enumerate(cache):
+                x = self.block(i, x, mods[i][:, at:at + 1], k, v, at)
+            if at == 0:
+                x = cond
+                continue
+            scale, shift = last[:, at:at + 1].chunk(2, -1)
+            logits = p.linear("lm_head", F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)[:, 0]
+            ramp = (1 - math.cos(((at - 1) / places) ** s["guidance_pow"] * math.pi)) / 2
+            yes, no = logits.chunk(2)
+            probs = ((no + ((s["guidance"] - 1) * ramp + 1) * (yes - no)) / s["temperature"]).softmax(-1)
+            ids.append(torch.multinomial(probs, 1)[:, 0])
+            x = p.t["embeddings.weight"][torch.cat([ids[-1], ids[-1]])][:, None]
+        return torch.stack(ids, 1)
+
+
+class Continuous:
+    """Stage 2: condition and head."""
+
+    def __init__(self, part, cfg):
+        self.p, self.c = part, cfg
+
+    def stack(self, side, x):
+        p, c = self.p, self.c
+        for i in range(c[side + "_depth"]):
+            n = f"{side}_blocks.{i}"
+            q, k, v = (heads(t, c[side + "_heads"]) for t in p.linear(n + ".attn.qkv", p.norm(n + ".norm1", x)).chunk(3, -1))
+            a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            x = x + p.linear(n + ".attn.proj", a)
+            x = x + p.linear(n + ".mlp.fc2", F.gelu(p.linear(n + ".mlp.fc1", p.norm(n + ".norm2", x))))
+        return p.norm(side + "_norm", x)
+
+    def prefix(self, classes, codes):
+        p, c = self.p, self.c
+        table = torch.cat([p.t["class_emb.weight"], p.t["fake_latent"]])
+        both = torch.cat([classes, torch.full_like(classes, c["num_classes"])])
+        rows = table[both][:, None].expand(-1, c["buffer_size"], -1)
+        if c["discrete"]:
+            codes = torch.cat([codes, torch.full_like(codes, c["codebook_size"])])
+            rows = torch.cat([rows, p.t["discrete_emb.weight"][codes]], 1)
+        return rows
+
+    def condition(self, prefix, tokens, known):
+        """z [2B, L, D]; `known` places, the same for all rows."""
+        p, front = self.p, prefix.shape[1]
+        x = torch.cat([prefix, p.linear("z_proj", tokens)], 1) + p.t["encoder_pos_embed_learned"]
+        seen = torch.cat([torch.arange(front), front + known])
+        x = p.linear("decoder_embed", self.stack("encoder", p.norm("z_proj_ln", x)[:, seen]))
+        full = p.t["mask_token"].expand(len(x), front + tokens.shape[1], -1).clone()
+        full[:, seen] = x
+        full = self.stack("decoder", full + p.t["decoder_pos_embed_learned"])
+        return full[:, front:] + p.t["diffusion_pos_embed_learned"]
+
+    def eps(self, x, time_embedding, condition):
+        p, n = self.p, "diffloss.net."
+        y, h = F.silu(time_embedding + condition), p.linear(n + "input_proj", x)
+        for i in range(self.c["head"]["depth"]):
+            b = f"{n}res_blocks.{i}"
+            shift, scale, gate = p.linear(b + ".adaLN_modulation.1", y).chunk(3, -1)
+            u = p.norm(b + ".in_ln", h) * (1 + scale) + shift
+            h = h + gate * p.linear(b + ".mlp.2", F.silu(p.linear(b + ".mlp.0", u)))
+        shift, scale = p.linear(n + "final_layer.adaLN_modulation.1", y).chunk(2, -1)
+        return p.linear(n + "final_layer.linear", F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+
+    def head(self, z, steps, guidance):
+        p, n, c = self.p, "diffloss.net.", self.c["token_dim"]
+        condition, rows = p.linear(n + "cond_embed", z), len(z) // 2
+        freqs = torch.exp(-math.log(10000) * torch.arange(128) / 128)
+        x = torch.randn(rows, c)
+        for i in range(steps):
+            a = 999.0 * (1 - i / max(1, steps - 1)) * freqs
+            time_embedding = p.linear(n + "time_embed.mlp.2", F.silu(p.linear(n + "time_embed.mlp.0", torch.cat([a.cos(), a.sin()]))))
+            out = self.eps(torch.cat([x, x]), time_embedding, condition)
+            yes, no = out[:, :c].chunk(2)
+            e, spread = no + guidance * (yes - no), torch.exp(0.5 * (out[:rows, c:] * 0.1 - 4))
+            # The ancestral step's arithmetic with fixed factors: the same work.
+            x = 0.99 * x - 0.1 * e.clamp(-5, 5) + 0.05 * spread * torch.randn_like(x)
+        return x
+
+
+class Decoder:
+    """Stage 3."""
+
+    def __init__(self, part, cfg):
+        self.p, self.c = part, cfg
+
+    def group_norm(self, name, x):
+        return F.group_norm(x, 32, self.p.t[name + ".weight"], self.p.t[name + ".bias"], 1e-6)
+
+    def res(self, n, x):
+        h = self.p.conv(n + ".conv1", F.silu(self.group_norm(n + ".norm1", x)))
+        h = self.p.conv(n + ".conv2", F.silu(self.group_norm(n + ".norm2", h)))
+        return h + (self.p.conv(n + ".nin_shortcut", x) if n + ".nin_shortcut.weight" in self.p.t else x)
+
+    def attend(self, n, x):
+        h = self.group_norm(n + ".norm", x)
+        q, k, v = (self.p.conv(f"{n}.{t}", h).flatten(2).transpose(1, 2) for t in "qkv")
+        a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        return x + self.p.conv(n + ".proj_out", a)
+
+    def run(self, z):
+        p, n = self.p, "decoder."
+        h = p.conv(n + "conv_in", p.conv("post_quant_conv", z))
+        h = self.res(n + "mid.block_2", self.attend(n + "mid.attn_1", self.res(n + "mid.block_1", h)))
+        for i in reversed(range(len(self.c["ch_mult"]))):
+            for j in range(self.c["num_res_blocks"] + 1):
+                h = self.res(f"{n}up.{i}.block.{j}", h)
+                if f"{n}up.{i}.attn.{j}.q.weight" in p.t:
+                    h = self.attend(f"{n}up.{i}.attn.{j}", h)
+            if i:
+                h = p.conv(f"{n}up.{i}.upsample.conv", F.interpolate(h, scale_factor=2.0))
+        return p.conv(n + "conv_out", F.silu(self.group_norm(n + "norm_out", h)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    torch.set_grad_enabled(False)
+    torch.manual_seed(0)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cfg = json.loads((args.model / "discon.json").read_text())
+    part = {n: Part(args.model / f"{n}.safetensors") for n in ("rar", "discon", "vae")}
+    discrete = Discrete(part["rar"], cfg["rar"], cfg["sampling"]["rar"])
+    continuous, decoder = Continuous(part["discon"], cfg["discon"]), Decoder(part["vae"], cfg["vae"])
+    if args.compile:
+        discrete.block = torch.compile(discrete.block, dynamic=True)
+        continuous.stack = torch.compile(continuous.stack, dynamic=True)
+        continuous.eps, decoder.run = torch.compile(continuous.eps), torch.compile(decoder.run)
+    s, places, c = cfg["sampling"]["discon"], cfg["discon"]["seq_len"], cfg["discon"]["token_dim"]
+    rounds, steps, side = s["ar_steps"], s["diffusion_steps"], math.isqrt(places)
+    times = {k: [] for k in ("discrete", "condition", "head", "decode")}
+
+    for repeat in range(args.repeat + 1):
+        spent = dict.fromkeys(times, 0.0)
+
+        def clock(stage, call, *inputs):
+            start = time.perf_counter()
+            result = call(*inputs)
+            spent[stage] += time.perf_counter() - start
+            return result
+
+        classes = torch.randint(0, cfg["discon"]["num_classes"], (1,))
+        codes = clock("discrete", discrete.run, classes)
+        prefix = clock("condition", continuous.prefix, classes, codes)
+        tokens, order, left = torch.zeros(2, places, c), torch.randperm(places), places
+        for r in range(rounds):
+            keep = max(1, min(left - 1, math.floor(places * math.cos(math.pi / 2 * (r + 1) / rounds))))
+            keep = 0 if r == rounds - 1 else keep
+            z = clock("condition", continuous.condition, prefix, tokens, order[left:])
+            picked = order[keep:left]
+            tokens[:, picked] = clock("head", continuous.head, z[:, picked].flatten(0, 1), steps, s["guidance"])
+            left = keep
+        latent = tokens[:1].transpose(1, 2).reshape(1, c, side, side).contiguous(memory_format=torch.channels_last)
+        clock("decode", decoder.run, latent)
+        if repeat:
+            for k, v in spent.items():
+                times[k].append(v)
+    median = {k: sorted(v)[len(v) // 2] for k, v in times.items()}
+    print(json.dumps({
+        "engine": "torch " + torch.__version__, "model": cfg["name"], "dtype": "f32", "compile": args.compile, "batch": 1,
+        "rounds": rounds, "steps": steps, "threads": torch.get_num_threads(),
+        "seconds": {k: round(v, 5) for k, v in median.items()}, "image_seconds": round(sum(median.values()), 5),
+    }))
+
+
+if __name__ == "__main__":
+    main()

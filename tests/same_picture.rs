@@ -1,0 +1,126 @@
+//! The same picture from the same seed: for any batch, any number of threads, any pauses, bit for bit on one instruction set.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should say where
+
+use discon::plan::Stage;
+use discon::simd::Isa;
+use discon::{Cpu, Error, ErrorKind, Image, Model, Outputs, Session, Settings};
+use std::path::Path;
+use std::time::Duration;
+
+fn model(name: &str) -> Model {
+    Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+}
+
+fn settings(model: &Model) -> Settings {
+    Settings { rounds: 4, steps: 6, ..model.settings() }
+}
+
+/// Images of classes 1, 2, 3, ... from seeds 10, 11, ... in batches of `batch`.
+fn images(model: &Model, cpu: &Cpu, batch: usize, count: usize, budget: Option<Duration>) -> Vec<Image> {
+    let mut session = model.session(cpu, batch, &settings(model), Outputs::IMAGE).unwrap();
+    let mut all = Vec::new();
+    for first in (0..count).step_by(batch) {
+        // The last batch is filled up with whatever: its neighbours must not show.
+        let classes: Vec<usize> = (first..first + batch).map(|i| (i + 1) % model.config().classes.len()).collect();
+        let seeds: Vec<u64> = (first..first + batch).map(|i| 10 + i as u64).collect();
+        session.begin(&classes, &seeds).unwrap();
+        finish(&mut session, budget);
+        all.extend(session.images().unwrap());
+    }
+    all.truncate(count);
+    all
+}
+
+fn finish(session: &mut Session, budget: Option<Duration>) {
+    match budget {
+        None => session.run(|_| {}).unwrap(),
+        Some(budget) => {
+            let mut last = 0.0;
+            loop {
+                let p = session.step(budget).unwrap();
+                assert!(p.fraction >= last && p.fraction <= 1.0);
+                last = p.fraction;
+                if p.finished {
+                    assert_eq!(p.fraction, 1.0);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_threads_and_pauses_do_not_show() {
+    for name in ["tiny", "odd"] {
+        let model = model(name);
+        for isa in Isa::available() {
+            let cpu = |threads| Cpu::new(threads).unwrap().with_isa(isa.name()).unwrap();
+            let alone = images(&model, &cpu(1), 1, 5, None);
+            assert_ne!(alone[0], alone[1]);
+            for (batch, threads, budget) in [(1, 3, None), (2, 2, None), (5, 1, None), (3, 4, Some(Duration::ZERO))] {
+                let others = images(&model, &cpu(threads), batch, 5, budget);
+                assert!(alone == others, "{name} on {isa}: batch {batch}, {threads} threads, budget {budget:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn instruction_sets_agree_up_to_rounding() {
+    let model = model("tiny");
+    let of = |isa: Isa| images(&model, &Cpu::new(1).unwrap().with_isa(isa.name()).unwrap(), 3, 3, None);
+    let scalar = of(Isa::named("scalar").unwrap());
+    for isa in Isa::available() {
+        for (a, b) in of(isa).iter().zip(&scalar) {
+            let apart = a.rgb().iter().zip(b.rgb()).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+            assert!(apart == 0, "{isa}: {apart} bytes differ by more than 1");
+        }
+    }
+}
+
+#[test]
+fn the_preview_is_there_before_stage_2_and_changes_nothing() {
+    let model = model("tiny");
+    let cpu = Cpu::new(2).unwrap();
+    let run = |outputs| {
+        let mut session = model.session(&cpu, 2, &settings(&model), outputs).unwrap();
+        session.begin(&[1, 2], &[10, 11]).unwrap();
+        assert_eq!(session.previews().unwrap_err().kind(), ErrorKind::Request);
+        while matches!(session.progress().stage, Stage::Discrete | Stage::Preview) && !session.progress().finished {
+            session.step(Duration::ZERO).unwrap();
+        }
+        let previews = session.previews().ok();
+        session.run(|_| {}).unwrap();
+        (previews, session.images().ok(), session.codes().unwrap())
+    };
+    let (none, image, codes) = run(Outputs::IMAGE);
+    let (preview, image_too, codes_too) = run(Outputs::IMAGE_AND_PREVIEW);
+    let (only, no_image, codes_only) = run(Outputs::DISCRETE_ONLY);
+    assert!(none.is_none() && no_image.is_none() && preview.is_some());
+    assert_eq!((&image, &codes), (&image_too, &codes_too));
+    assert_eq!((&preview, &codes), (&only, &codes_only));
+    assert!(codes.iter().flatten().all(|&c| (c as usize) < model.config().vq.as_ref().unwrap().codebook_size));
+}
+
+#[test]
+fn a_cancelled_session_can_be_used_again_at_once() {
+    let model = model("tiny");
+    let cpu = Cpu::new(2).unwrap();
+    let expected = images(&model, &cpu, 1, 1, None);
+    let mut session = model.session(&cpu, 1, &settings(&model), Outputs::IMAGE).unwrap();
+    session.begin(&[1], &[10]).unwrap();
+    let canceller = session.canceller();
+    let mut turns = 0;
+    let result = session.run(|_| {
+        turns += 1;
+        if turns == 20 {
+            canceller.cancel();
+        }
+    });
+    assert!(matches!(result, Err(Error::Cancelled)) && turns == 20, "{turns}");
+    assert_eq!(session.images().unwrap_err().kind(), ErrorKind::Request);
+    session.begin(&[1], &[10]).unwrap();
+    session.run(|_| {}).unwrap();
+    assert_eq!(session.images().unwrap(), expected);
+}
