@@ -59,9 +59,9 @@ fn describe(case: &CaseReport, long: bool) -> String {
     text
 }
 
-/// Percent of the bound.
+/// Percent of the bound. Whole numbers have a bound of 0, of which no error uses nothing.
 fn used(case: &CaseReport) -> f64 {
-    100.0 * case.error / case.bound
+    if case.error == 0.0 { 0.0 } else { 100.0 * case.error / case.bound }
 }
 
 /// The case of each kind that uses most of its bound; one that could not be computed uses more than any.
