@@ -46,15 +46,25 @@ pub struct HeadSettings {
     pub clip_x0: Option<f32>,
 }
 
-/// The schedule of a number of steps and its time embeddings.
+/// A diffusion set up: its settings, the schedule of its steps and their time embeddings.
 #[derive(Debug, Clone)]
-pub struct HeadTimes {
-    /// Steps made.
+pub struct Diffusion {
+    settings: HeadSettings,
+    /// Steps made; a schedule may have fewer than were asked for.
     steps: usize,
     /// `[steps, W]`, in the order they are made
     embeddings: View,
     /// `[steps, COEFFICIENTS]`, likewise
     factors: View,
+}
+
+/// One use of the head in a plan.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadTurn {
+    /// The round of stage 2.
+    pub round: usize,
+    /// Guidance scale, if there is a null half.
+    pub guidance: Option<f32>,
 }
 
 /// Where starts and noise of the diffusion come from.
@@ -154,9 +164,9 @@ impl Head {
         })
     }
 
-    /// Writes the time embeddings of `steps` steps; they live as long as the caller's scope.
-    pub fn plan_times(&self, b: &mut Builder, steps: usize) -> Result<HeadTimes> {
-        let s = Schedule::new(self.train_steps, steps);
+    /// Writes the time embeddings of a diffusion; they live as long as the caller's scope.
+    pub fn plan_diffusion(&self, b: &mut Builder, settings: HeadSettings) -> Result<Diffusion> {
+        let s = Schedule::new(self.train_steps, settings.steps);
         let (mut features, mut factors) = (Vec::new(), Vec::new());
         for i in (0..s.len()).rev() {
             let half = TIME_FEATURES / 2;
@@ -178,20 +188,17 @@ impl Head {
             b.push(self.time_out.op(hidden, embeddings));
             Ok(())
         })?;
-        Ok(HeadTimes { steps: s.len(), embeddings, factors })
+        Ok(Diffusion { settings, steps: s.len(), embeddings, factors })
     }
 
-    /// Writes the drawing of N tokens an image: z `[G, N, D]` (the conditional half first, then with guidance the null half), tokens into
-    /// `out` `[B, N, C]`.
-    #[allow(clippy::too_many_arguments)] // a network pass: place in the plan, inputs, settings, output
+    /// Writes the drawing of N tokens an image: z `[G, N, D]` (the conditional half first, then with guidance the null half),
+    /// tokens into `out` `[B, N, C]`.
     pub fn plan(
         &self,
         b: &mut Builder,
-        round: usize,
+        diffusion: &Diffusion,
+        HeadTurn { round, guidance }: HeadTurn,
         z: View,
-        guidance: Option<f32>,
-        settings: &HeadSettings,
-        times: &HeadTimes,
         draws: &Draws,
         out: View,
     ) -> Result<()> {
@@ -200,18 +207,18 @@ impl Head {
         let halves = if guidance.is_some() { 2 } else { 1 };
         debug_assert_eq!(rows, halves * images * places);
         let a_step = rows * (3 * self.width * self.blocks.len() + 2 * self.width);
-        let at_once = (MODULATIONS / a_step).clamp(1, times.steps);
+        let at_once = (MODULATIONS / a_step).clamp(1, diffusion.steps);
         b.scope(|b| {
             b.segment(Stage::Head, round, 1);
             let condition = b.scratch(rows, self.width)?;
             b.push(self.condition.op(z, condition));
             let x = b.scratch(images * places, c)?;
             draws.push_start(b, x.grouped(images));
-            for first in (0..times.steps).step_by(at_once) {
-                let turns = at_once.min(times.steps - first);
+            for first in (0..diffusion.steps).step_by(at_once) {
+                let turns = at_once.min(diffusion.steps - first);
                 b.scope(|b| {
                     b.segment(Stage::Head, round, 1);
-                    let (modulations, last) = self.plan_modulations(b, condition, times, first, turns)?;
+                    let (modulations, last) = self.plan_modulations(b, condition, diffusion, first, turns)?;
                     b.segment(Stage::Head, round, turns);
                     let noise = b.scratch(images * places, c)?;
                     draws.push_noise(b, first, noise.grouped(images));
@@ -219,11 +226,11 @@ impl Head {
                     self.plan_eps(b, x.repeated(halves), &modulations, last, eps)?;
                     b.push(DiffusionStep {
                         eps,
-                        factors: times.factors.rows(first..first + 1).stepping(COEFFICIENTS),
+                        factors: diffusion.factors.rows(first..first + 1).stepping(COEFFICIENTS),
                         noise,
                         guidance,
-                        temperature: settings.temperature,
-                        clip: settings.clip_x0,
+                        temperature: diffusion.settings.temperature,
+                        clip: diffusion.settings.clip_x0,
                         x,
                     });
                     Ok(())
@@ -240,7 +247,7 @@ impl Head {
         &self,
         b: &mut Builder,
         condition: View,
-        times: &HeadTimes,
+        diffusion: &Diffusion,
         first: usize,
         turns: usize,
     ) -> Result<(Vec<View>, View)> {
@@ -249,7 +256,7 @@ impl Head {
         let (outs, last) = ((0..self.blocks.len()).map(|_| of(3 * w)).collect::<Result<Vec<_>>>()?, of(2 * w)?);
         b.scope(|b| {
             let y = b.scratch(turns * rows, w)?;
-            let time = times.embeddings.rows(first..first + turns).each_repeated(rows);
+            let time = diffusion.embeddings.rows(first..first + turns).each_repeated(rows);
             b.push(SumRows {
                 sources: vec![Source::Rows(time), Source::Rows(condition.repeated(turns))],
                 activation: Activation::Silu,

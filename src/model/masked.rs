@@ -4,7 +4,7 @@
 //! *slots*: slot s of an image is place `order[s]`. The places still masked are slots 0..m, the known ones m..L, those predicted in a round
 //! keep..m: always contiguous, and nothing is gathered but position embeddings.
 
-use super::head::{Draws, Head, HeadSettings, HeadTimes};
+use super::head::{Draws, Head, HeadSettings, HeadTurn};
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
 use crate::ops::{Index, Source, SumRows};
@@ -65,12 +65,13 @@ pub struct RoundSettings {
     pub head: HeadSettings,
 }
 
-/// What the rounds share: the rows in front, the known tokens' rows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows {
-    /// `[G, P, D]`
+/// Stage 2 at work on a batch: the rows that all rounds read.
+struct Work<'a> {
+    net: &'a Masked,
+    inputs: &'a MaskedInputs,
+    /// `[G, P, D]`: class and codes
     prefix: View,
-    /// `[B, L, D]`, by slot
+    /// `[B, L, D]`, by slot: the known tokens
     known: View,
 }
 
@@ -78,8 +79,7 @@ impl Masked {
     /// Takes the network's weights out of `part`.
     pub fn load(part: &mut Part, config: &MaskedConfig) -> Result<Self> {
         let (e, d) = (config.encoder_dim, config.decoder_dim);
-        let prefix = config.buffer_size + if config.discrete { config.seq_len } else { 0 };
-        let rows = prefix + config.seq_len;
+        let rows = config.prefix_len() + config.seq_len;
         let blocks = |part: &mut Part, name: &str, depth: usize, width: usize, mlp: usize| {
             (0..depth).map(|i| Block::take(part, &format!("{name}_blocks.{i}"), width, mlp)).collect::<Result<Vec<_>>>()
         };
@@ -108,11 +108,6 @@ impl Masked {
         })
     }
 
-    /// P: rows in front of the places.
-    fn prefix(&self) -> usize {
-        self.config.buffer_size + if self.config.discrete { self.config.seq_len } else { 0 }
-    }
-
     /// Writes all rounds; the tokens come out by slot, `[B, L, C]`, in `tokens`.
     pub fn plan(
         &self,
@@ -122,54 +117,33 @@ impl Masked {
         settings: &RoundSettings,
         tokens: View,
     ) -> Result<()> {
-        let places = self.config.seq_len;
+        let (places, groups) = (self.config.seq_len, inputs.batch * inputs.halves);
         b.scope(|b| {
-            let rows = self.plan_rows(b, inputs)?;
-            let times = self.head.plan_times(b, settings.head.steps)?;
+            let work = Work::start(self, b, inputs)?;
+            let diffusion = self.head.plan_diffusion(b, settings.head)?;
             let mut left = places;
             for round in 0..settings.rounds {
                 let keep = sampling::kept_masked(places, left, round, settings.rounds);
-                let to = if round + 1 == settings.rounds { 0 } else { keep };
+                let slots = if round + 1 == settings.rounds { 0..left } else { keep..left };
                 let guidance = match settings.schedule {
                     GuidanceSchedule::Linear => {
                         1.0 + (settings.guidance - 1.0) * (places - keep) as f64 / places as f64
                     }
                     GuidanceSchedule::Constant => settings.guidance,
                 };
-                let guidance = (inputs.halves == 2).then_some(guidance as f32);
-                self.plan_round(b, inputs, &rows, &times, draws, round, to..left, (guidance, &settings.head), tokens)?;
-                left = to;
+                let turn = HeadTurn { round, guidance: (inputs.halves == 2).then_some(guidance as f32) };
+                let drawn = tokens.rows(slots.clone());
+                b.scope(|b| {
+                    let z = b.scratch(groups * slots.len(), self.config.decoder_dim)?.grouped(groups);
+                    work.plan_condition(b, round, left, slots.clone(), z)?;
+                    self.head.plan(b, &diffusion, turn, z, &draws.slots(slots.clone()), drawn)
+                })?;
+                left = slots.start;
                 if left == 0 {
                     break;
                 }
-            }
-            Ok(())
-        })
-    }
-
-    /// Writes one round: the slots `slots` are predicted.
-    #[allow(clippy::too_many_arguments)] // the loop body of `plan`, taken out to be read by itself
-    fn plan_round(
-        &self,
-        b: &mut Builder,
-        inputs: &MaskedInputs,
-        rows: &Rows,
-        times: &HeadTimes,
-        draws: &Draws,
-        round: usize,
-        slots: Range<usize>,
-        (guidance, head): (Option<f32>, &HeadSettings),
-        tokens: View,
-    ) -> Result<()> {
-        b.scope(|b| {
-            let groups = inputs.batch * inputs.halves;
-            let z = b.scratch(groups * slots.len(), self.config.decoder_dim)?.grouped(groups);
-            self.plan_condition(b, inputs, rows, round, slots.end, slots.clone(), z)?;
-            let out = tokens.rows(slots.clone());
-            self.head.plan(b, round, z, guidance, head, times, &draws.slots(slots.clone()), out)?;
-            if slots.start > 0 {
                 b.segment(Stage::Condition, round, 1);
-                self.plan_known(b, inputs, slots, out, rows.known)?;
+                work.plan_known(b, slots, drawn)?;
             }
             Ok(())
         })
@@ -179,16 +153,18 @@ impl Masked {
     pub fn plan_z(&self, b: &mut Builder, inputs: &MaskedInputs, tokens: View, masked: usize, z: View) -> Result<()> {
         let places = self.config.seq_len;
         b.scope(|b| {
-            let rows = self.plan_rows(b, inputs)?;
-            self.plan_known(b, inputs, masked..places, tokens.rows(masked..places), rows.known)?;
-            self.plan_condition(b, inputs, &rows, 0, masked, 0..places, z)
+            let work = Work::start(self, b, inputs)?;
+            work.plan_known(b, masked..places, tokens.rows(masked..places))?;
+            work.plan_condition(b, 0, masked, 0..places, z)
         })
     }
+}
 
+impl<'a> Work<'a> {
     /// Writes the rows that all rounds start from: class, codes, their positions, normalised.
-    fn plan_rows(&self, b: &mut Builder, inputs: &MaskedInputs) -> Result<Rows> {
+    fn start(net: &'a Masked, b: &mut Builder, inputs: &'a MaskedInputs) -> Result<Self> {
         let MaskedInputs { batch, halves, classes, codes, .. } = *inputs;
-        let (d, front, places) = (self.config.encoder_dim, self.prefix(), self.config.seq_len);
+        let (d, front, places) = (net.config.encoder_dim, net.config.prefix_len(), net.config.seq_len);
         b.segment(Stage::Condition, 0, 1);
         let prefix = b.scratch(batch * halves * front, d)?.grouped(batch * halves);
         let known = b.scratch(batch * places, d)?.grouped(batch);
@@ -203,80 +179,73 @@ impl Masked {
                 let mut put = |table: &Weight, index, rows: Range<usize>| {
                     let position = Index::Range { first: rows.start };
                     let sources =
-                        [Source::Table(table.clone(), index), Source::Table(self.encoder_positions.clone(), position)];
+                        [Source::Table(table.clone(), index), Source::Table(net.encoder_positions.clone(), position)];
                     b.push(SumRows::new(sources, groups.rows(rows)));
                 };
-                let buffer = self.config.buffer_size;
+                let buffer = net.config.buffer_size;
                 let mut one_class = classes;
                 (one_class.layout.rows, one_class.layout.row_stride) = (buffer, 0);
-                put(&self.classes, index(one_class, self.config.num_classes), 0..buffer);
-                if let Some(table) = &self.codes {
-                    put(table, index(codes, self.config.codebook_size), buffer..front);
+                put(&net.classes, index(one_class, net.config.num_classes), 0..buffer);
+                if let Some(table) = &net.codes {
+                    put(table, index(codes, net.config.codebook_size), buffer..front);
                 }
             }
-            b.push(self.token_norm.op(sum, None, prefix));
+            b.push(net.token_norm.op(sum, None, prefix));
             Ok(())
         })?;
-        Ok(Rows { prefix, known })
+        Ok(Self { net, inputs, prefix, known })
     }
 
-    /// Writes the encoder's input rows of known tokens: slots `slots`, `[B, slots, C]`, into `known` `[B, L, D]`.
-    fn plan_known(
-        &self,
-        b: &mut Builder,
-        inputs: &MaskedInputs,
-        slots: Range<usize>,
-        tokens: View,
-        known: View,
-    ) -> Result<()> {
-        let (batch, d) = (inputs.batch, self.config.encoder_dim);
+    /// Writes the encoder's input rows of the known tokens `[B, slots, C]` of slots `slots`.
+    fn plan_known(&self, b: &mut Builder, slots: Range<usize>, tokens: View) -> Result<()> {
+        let (net, inputs) = (self.net, self.inputs);
+        let (batch, d) = (inputs.batch, net.config.encoder_dim);
         b.scope(|b| {
             let x = b.scratch(batch * slots.len(), d)?.grouped(batch);
             let sum = b.scratch(batch * slots.len(), d)?.grouped(batch);
-            b.push(self.token_in.op(tokens, x));
+            b.push(net.token_in.op(tokens, x));
             let ids = inputs.order.groups(0..batch).rows(slots.clone());
-            let position = Source::Table(self.encoder_positions.clone(), Index::From { ids, offset: self.prefix() });
+            let position =
+                Source::Table(net.encoder_positions.clone(), Index::From { ids, offset: net.config.prefix_len() });
             b.push(SumRows::new([Source::Rows(x), position], sum));
-            b.push(self.token_norm.op(sum, None, known.rows(slots)));
+            b.push(net.token_norm.op(sum, None, self.known.rows(slots)));
             Ok(())
         })
     }
 
     /// Writes encoder and decoder with slots `masked..` known; z `[G, wanted, D]` of the slots `wanted`.
-    #[allow(clippy::too_many_arguments)] // one network pass: inputs, rows, place in the plan, slots, output
     fn plan_condition(
         &self,
         b: &mut Builder,
-        inputs: &MaskedInputs,
-        rows: &Rows,
         round: usize,
         masked: usize,
         wanted: Range<usize>,
         z: View,
     ) -> Result<()> {
+        let (net, inputs) = (self.net, self.inputs);
         let (batch, groups) = (inputs.batch, inputs.batch * inputs.halves);
-        let (front, places) = (self.prefix(), self.config.seq_len);
+        let (front, places) = (net.config.prefix_len(), net.config.seq_len);
         let known = places - masked;
         b.segment(Stage::Condition, round, 1);
         b.scope(|b| {
-            let full = b.scratch(groups * (front + places), self.config.decoder_dim)?.grouped(groups);
+            let full = b.scratch(groups * (front + places), net.config.decoder_dim)?.grouped(groups);
             b.scope(|b| {
-                let x = b.scratch(groups * (front + known), self.config.encoder_dim)?.grouped(groups);
-                b.push(SumRows::copy(rows.prefix, x.rows(0..front)));
+                let x = b.scratch(groups * (front + known), net.config.encoder_dim)?.grouped(groups);
+                b.push(SumRows::copy(self.prefix, x.rows(0..front)));
                 for half in 0..inputs.halves {
                     let to = x.groups(half * batch..(half + 1) * batch).rows(front..front + known);
-                    b.push(SumRows::copy(rows.known.rows(masked..places), to));
+                    b.push(SumRows::copy(self.known.rows(masked..places), to));
                 }
-                for block in &self.encoder {
-                    block.plan(b, x, 0..front + known, self.config.encoder_heads)?;
+                for block in &net.encoder {
+                    block.plan(b, x, 0..front + known, net.config.encoder_heads)?;
                 }
-                let h = b.scratch(groups * (front + known), self.config.encoder_dim)?.grouped(groups);
-                let y = b.scratch(groups * (front + known), self.config.decoder_dim)?.grouped(groups);
-                b.push(self.encoder_norm.op(x, None, h));
-                b.push(self.decoder_in.op(h, y));
-                let position = |index| Source::Table(self.decoder_positions.clone(), index);
+                let h = b.scratch(groups * (front + known), net.config.encoder_dim)?.grouped(groups);
+                let y = b.scratch(groups * (front + known), net.config.decoder_dim)?.grouped(groups);
+                b.push(net.encoder_norm.op(x, None, h));
+                b.push(net.decoder_in.op(h, y));
+                let position = |index| Source::Table(net.decoder_positions.clone(), index);
                 let of = |slots| position(Index::From { ids: inputs.order.rows(slots), offset: front });
-                let mask = Source::Table(self.mask_token.clone(), Index::Turn { first: 0, step: 0 });
+                let mask = Source::Table(net.mask_token.clone(), Index::Turn { first: 0, step: 0 });
                 let seen = [Source::Rows(y.rows(0..front)), position(Index::Range { first: 0 })];
                 b.push(SumRows::new(seen, full.rows(0..front)));
                 b.push(SumRows::new([mask, of(0..masked)], full.rows(front..front + masked)));
@@ -285,14 +254,14 @@ impl Masked {
                 Ok(())
             })?;
             let wanted_rows = front + wanted.start..front + wanted.end;
-            for (i, block) in self.decoder.iter().enumerate() {
-                let rows = if i + 1 == self.decoder.len() { wanted_rows.clone() } else { 0..front + places };
-                block.plan(b, full, rows, self.config.decoder_heads)?;
+            for (i, block) in net.decoder.iter().enumerate() {
+                let rows = if i + 1 == net.decoder.len() { wanted_rows.clone() } else { 0..front + places };
+                block.plan(b, full, rows, net.config.decoder_heads)?;
             }
-            let h = b.scratch(groups * wanted.len(), self.config.decoder_dim)?.grouped(groups);
-            b.push(self.decoder_norm.op(full.rows(wanted_rows), None, h));
+            let h = b.scratch(groups * wanted.len(), net.config.decoder_dim)?.grouped(groups);
+            b.push(net.decoder_norm.op(full.rows(wanted_rows), None, h));
             let index = Index::From { ids: inputs.order.rows(wanted), offset: 0 };
-            b.push(SumRows::new([Source::Rows(h), Source::Table(self.condition_positions.clone(), index)], z));
+            b.push(SumRows::new([Source::Rows(h), Source::Table(net.condition_positions.clone(), index)], z));
             Ok(())
         })
     }

@@ -11,7 +11,7 @@ mod transformer;
 mod vae;
 mod vq;
 
-pub use head::{Draws, Head, HeadSettings, HeadTimes};
+pub use head::{Diffusion, Draws, Head, HeadSettings, HeadTurn};
 pub use masked::{Masked, MaskedInputs, RoundSettings};
 pub use rar::{Rar, Sequences, Tail};
 pub use vae::Vae;

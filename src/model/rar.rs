@@ -64,6 +64,17 @@ pub enum Tail {
     },
 }
 
+/// The rows of the place at work.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// `[all, D]`
+    x: View,
+    /// `[all, D]`: room for what a block computes in between
+    h: View,
+    /// The place in turn 0.
+    first: usize,
+}
+
 /// Modulations of so many numbers are made at once: they should stay in the last-level cache.
 const MODULATIONS: usize = 4 << 20;
 
@@ -167,7 +178,7 @@ impl Rar {
             }
             b.push(SumRows::new(sources, x));
             for ((block, modulation), cache) in self.blocks.iter().zip(modulations).zip(caches) {
-                self.plan_block(b, block, x, h, modulation, *cache, first)?;
+                self.plan_block(b, block, Place { x, h, first }, modulation, *cache)?;
             }
             let Some(tail) = tail else { return Ok(()) };
 
@@ -251,16 +262,14 @@ impl Rar {
         Ok((outs.into_iter().map(of_turn).collect(), of_turn(last)))
     }
 
-    #[allow(clippy::too_many_arguments)] // a block's buffers; each has its own name and shape
+    /// Writes one block over a place: x in place, keys and values into the cache.
     fn plan_block(
         &self,
         b: &mut Builder,
         RarBlock { block, q_norm, k_norm, .. }: &RarBlock,
-        x: View,
-        h: View,
+        Place { x, h, first }: Place,
         modulation: View,
         (keys, values): (View, View),
-        first: usize,
     ) -> Result<()> {
         let (d, all) = (self.config.hidden_size, x.count());
         let part = |i: usize| modulation.columns(i * d..(i + 1) * d);

@@ -119,12 +119,34 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn sum(self, a: __m256) -> f32 {
-        // SAFETY: self proves the features.
+        self.sums([a])[0]
+    }
+
+    /// Eight sums in one tree: each level adds the same pairs of lanes of every vector, so a vector's sum does not depend on its
+    /// place or company.
+    #[inline(always)]
+    fn sums<const N: usize>(self, v: [__m256; N]) -> [f32; N] {
+        const { assert!(N <= 16) };
+        let at = |i: usize| if i < N { v[i] } else { self.zero() };
+        let mut out = [0.0; 16];
+        // SAFETY: self proves the features; eight floats fit behind 0 and behind 8.
         unsafe {
-            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
-            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+            let quad = |i: usize| {
+                if i >= N {
+                    return self.zero();
+                }
+                _mm256_hadd_ps(_mm256_hadd_ps(at(i), at(i + 1)), _mm256_hadd_ps(at(i + 2), at(i + 3)))
+            };
+            let mut i = 0;
+            while i < N {
+                let (p, q) = (quad(i), quad(i + 4));
+                let low = _mm256_permute2f128_ps::<0x20>(p, q);
+                let high = _mm256_permute2f128_ps::<0x31>(p, q);
+                _mm256_storeu_ps(out.as_mut_ptr().add(i), _mm256_add_ps(low, high));
+                i += 8;
+            }
         }
+        std::array::from_fn(|i| out[i])
     }
 
     #[inline(always)]

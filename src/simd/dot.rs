@@ -60,121 +60,83 @@ impl<W: Element> Job for Product<'_, W> {
         let (k, n) = (a.layout().cols, cols.len());
         assert!(out.len() >= rows.len() * n);
         if rows.len() >= WIDEN_FROM && TypeId::of::<W>() != TypeId::of::<f32>() {
-            for j in (0..n).step_by(WIDE_ROWS) {
-                let some = WIDE_ROWS.min(n - j);
+            for at in (0..n).step_by(WIDE_ROWS) {
+                let some = WIDE_ROWS.min(n - at);
                 for c in 0..some {
-                    widen(s, w.row(cols.start + j + c, k), &mut wide[c * k..(c + 1) * k]);
+                    widen(s, w.row(cols.start + at + c, k), &mut wide[c * k..(c + 1) * k]);
                 }
-                let wide = WeightRows::new(wide, k);
-                sweep(s, a, &rows, wide, 0..some, j, n, out);
+                let w = WeightRows::new(wide, k);
+                Sweep { a, rows: rows.clone(), w, cols: 0..some, out: &mut out[at..], stride: n }.run(s);
             }
         } else {
-            sweep(s, a, &rows, w, cols, 0, n, out);
+            Sweep { a, rows, w, cols, out, stride: n }.run(s);
         }
     }
 }
 
-/// All tiles of `rows` x `cols`; results go to columns `at..` of `out`, whose rows are `n` long.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // one loop nest, taken out because it stands twice in `run`
-fn sweep<S: Simd, W: Element>(
-    s: S,
-    a: Mat<'_, f32>,
-    rows: &Range<usize>,
-    w: WeightRows<'_, W>,
+/// A product cut into tiles; the rows of the result are `stride` apart.
+struct Sweep<'a, W> {
+    a: Mat<'a, f32>,
+    rows: Range<usize>,
+    w: WeightRows<'a, W>,
     cols: Range<usize>,
-    at: usize,
-    n: usize,
-    out: &mut [f32],
-) {
-    let m = rows.len();
-    // Few rows take more columns a tile, so that the accumulators are always all at work.
-    let height = if m >= 4 {
-        4
-    } else if m >= 2 {
-        2
-    } else {
-        1
-    };
-    let step = S::ACCUMULATORS / height;
-    for j in cols.clone().step_by(step) {
-        let width = step.min(cols.end - j);
-        let mut i = 0;
-        while i < m {
-            let mut place = |r: usize, sums: &[f32]| {
-                let to = (i + r) * n + at + (j - cols.start);
-                out[to..to + width].copy_from_slice(&sums[..width]);
-            };
-            let left = m - i;
-            i += if left >= 4 && height == 4 {
-                tile::<S, W, 4, 4, 2>(s, a, rows.start + i, w, j, width, &mut place)
-            } else if left >= 2 && step >= S::ACCUMULATORS / 2 {
-                tile::<S, W, 2, 8, 4>(s, a, rows.start + i, w, j, width, &mut place)
-            } else if left >= 2 {
-                tile::<S, W, 2, 4, 2>(s, a, rows.start + i, w, j, width, &mut place)
-            } else if step >= S::ACCUMULATORS {
-                tile::<S, W, 1, 16, 8>(s, a, rows.start + i, w, j, width, &mut place)
-            } else if step >= S::ACCUMULATORS / 2 {
-                tile::<S, W, 1, 8, 4>(s, a, rows.start + i, w, j, width, &mut place)
-            } else {
-                tile::<S, W, 1, 4, 2>(s, a, rows.start + i, w, j, width, &mut place)
-            };
-        }
-    }
+    out: &'a mut [f32],
+    stride: usize,
 }
 
-/// One tile of `R` rows from `i` and up to `C16` columns from `j` (`C8` for leaves of eight accumulators); gives each
-/// row's sums to `place` and returns `R`.
-#[inline(always)]
-fn tile<S: Simd, W: Element, const R: usize, const C16: usize, const C8: usize>(
-    s: S,
-    a: Mat<'_, f32>,
-    i: usize,
-    w: WeightRows<'_, W>,
-    j: usize,
-    width: usize,
-    place: &mut impl FnMut(usize, &[f32]),
-) -> usize {
-    if S::ACCUMULATORS == 16 {
-        tile_of::<S, W, R, C16>(s, a, i, w, j, width, place);
-    } else {
-        tile_of::<S, W, R, C8>(s, a, i, w, j, width, place);
+impl<W: Element> Sweep<'_, W> {
+    /// All tiles. Few rows take more columns each, so that all accumulators are always at work.
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        match (S::ACCUMULATORS, self.rows.len()) {
+            (16, 4..) => self.tiles::<S, 4, 4>(s),
+            (16, 2..) => self.tiles::<S, 2, 8>(s),
+            (16, _) => self.tiles::<S, 1, 16>(s),
+            (_, 4..) => self.tiles::<S, 4, 2>(s),
+            (_, 2..) => self.tiles::<S, 2, 4>(s),
+            (_, _) => self.tiles::<S, 1, 8>(s),
+        }
     }
-    R
-}
 
-#[inline(always)]
-fn tile_of<S: Simd, W: Element, const R: usize, const C: usize>(
-    s: S,
-    a: Mat<'_, f32>,
-    i: usize,
-    w: WeightRows<'_, W>,
-    j: usize,
-    width: usize,
-    place: &mut impl FnMut(usize, &[f32]),
-) {
-    let k = a.layout().cols;
-    let left: [&[f32]; R] = std::array::from_fn(|r| a.row(i + r));
-    // Columns past the end repeat the last one; their sums are dropped.
-    let right: [&[W]; C] = std::array::from_fn(|c| w.row(j + c.min(width - 1), k));
-    // SAFETY: all rows are slices of k elements.
-    let sums = unsafe { accumulate(s, left.map(<[f32]>::as_ptr), right.map(<[W]>::as_ptr), k) };
-    let mut flat = [s.zero(); 16];
-    for r in 0..R {
-        for c in 0..C {
-            flat[r * C + c] = sums[r][c];
+    /// Tiles of `R x C`, fewer rows at the end: column by column, so that each weight is read once from far away.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const C: usize>(&mut self, s: S) {
+        for j in self.cols.clone().step_by(C) {
+            let mut i = self.rows.start;
+            while i + R <= self.rows.end {
+                self.tile::<S, R, C>(s, i, j);
+                i += R;
+            }
+            if R == 4 && i + 2 <= self.rows.end {
+                self.tile::<S, 2, C>(s, i, j);
+                i += 2;
+            }
+            while i < self.rows.end {
+                self.tile::<S, 1, C>(s, i, j);
+                i += 1;
+            }
         }
     }
-    if R * C > 8 {
-        let out = s.sums(flat);
-        for r in 0..R {
-            place(r, &out[r * C..(r + 1) * C]);
-        }
-    } else {
-        let out = s.sums::<8>(std::array::from_fn(|i| flat[i]));
-        for r in 0..R {
-            place(r, &out[r * C..(r + 1) * C]);
-        }
+
+    /// The tile of `R` rows from `i` and up to `C` columns from `j`.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const C: usize>(&mut self, s: S, i: usize, j: usize) {
+        let k = self.a.layout().cols;
+        let width = C.min(self.cols.end - j);
+        let left: [&[f32]; R] = std::array::from_fn(|r| self.a.row(i + r));
+        // Columns past the end repeat the last one; their sums are dropped.
+        let right: [&[W]; C] = std::array::from_fn(|c| self.w.row(j + c.min(width - 1), k));
+        // SAFETY: all rows are slices of k elements.
+        let sums = unsafe { accumulate(s, left.map(<[f32]>::as_ptr), right.map(<[W]>::as_ptr), k) };
+        // By index, not by iterator: so the compiler keeps all accumulators in registers.
+        let flat: [S::V; 16] = std::array::from_fn(|i| if i < R * C { sums[i / C][i % C] } else { s.zero() });
+        let mut put = |sums: &[f32]| {
+            for r in 0..R {
+                let to = (i + r - self.rows.start) * self.stride + (j - self.cols.start);
+                self.out[to..to + width].copy_from_slice(&sums[r * C..r * C + width]);
+            }
+        };
+        if R * C > 8 { put(&s.sums(flat)) } else { put(&s.sums::<8>(std::array::from_fn(|i| flat[i]))) }
     }
 }
 

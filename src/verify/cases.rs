@@ -2,7 +2,7 @@
 
 use super::{Case, Difference, fault};
 use crate::error::Result;
-use crate::model::{Draws, HeadSettings, Masked, MaskedInputs, RoundSettings, Sequences, Tail};
+use crate::model::{Draws, HeadSettings, HeadTurn, Masked, MaskedInputs, RoundSettings, Sequences, Tail};
 use crate::pipeline::{Cpu, Model, Outputs, Program, Settings, needed, pictures};
 use crate::plan::{Arena, Builder, Cursor, Plan, View, Walker};
 use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, VAE_FILE, VQ_FILE};
@@ -198,9 +198,9 @@ fn head_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let (noise_view, out) = (b.kept(settings.steps * n, c)?, b.kept(n, c)?);
     let draws = Draws::Given { start: start_view, noise: noise_view.rows(0..n), step_words: n * c };
     b.scope(|b| {
-        let times = masked.head.plan_times(b, settings.steps)?;
-        let guidance = (guidance != 1.0).then_some(guidance as f32);
-        masked.head.plan(b, 0, z_view, guidance, &settings, &times, &draws, out)
+        let diffusion = masked.head.plan_diffusion(b, settings)?;
+        let turn = HeadTurn { round: 0, guidance: (guidance != 1.0).then_some(guidance as f32) };
+        masked.head.plan(b, &diffusion, turn, z_view, &draws, out)
     })?;
     let mut run = Run::new(b, cpu)?;
     run.put(z_view, &z);
