@@ -1,16 +1,17 @@
 //! discon: a from-scratch tensor engine that runs DisCon image generators.
 //!
-//! A class becomes discrete tokens (an autoregressive transformer), these *condition* continuous tokens (a masked autoregressive
-//! transformer with a diffusion MLP head), and a VAE decodes them to pixels. The discrete tokens are a guide and never the result, so
-//! nothing is lost to quantisation (Zheng et al., "Rethinking Discrete Tokens: Treating Them as Conditions for Continuous
-//! Autoregressive Image Synthesis", ICCV 2025, arXiv 2507.01756).
+//! A class becomes discrete tokens (an autoregressive transformer), these *condition* continuous tokens (a masked
+//! autoregressive transformer with a diffusion MLP head), and a VAE decodes them to pixels. The discrete tokens are
+//! a guide and never the result, so nothing is lost to quantisation (Zheng et al., "Rethinking Discrete Tokens:
+//! Treating Them as Conditions for Continuous Autoregressive Image Synthesis", ICCV 2025, arXiv 2507.01756).
 //!
 //! # The idea
 //!
-//! No shape in the graph depends on data: how many tokens, rounds and diffusion steps there are follows from config and settings
-//! alone. So a request is compiled once into a [`plan::Plan`], a list of ops over one arena, and everything else is reading it: to
-//! run is to walk it, to work inside a frame's budget is to walk it until the time is over, progress is cost done over cost in all,
-//! cancelling is not taking the next chunk, and the memory needed is known before a byte is allocated.
+//! No shape in the graph depends on data: how many tokens, rounds and diffusion steps there are follows from config
+//! and settings alone. So a request is compiled once into a [`plan::Plan`], a list of ops over one arena, and
+//! everything else is reading it: to run is to walk it, to work inside a frame's budget is to walk it until the time
+//! is over, progress is cost done over cost in all, cancelling is not taking the next chunk, and the memory needed
+//! is known before a byte is allocated.
 //!
 //! # The way through the code
 //!
@@ -43,8 +44,9 @@
 //!
 //! # What it does not do
 //!
-//! It never ends the process: bad files, settings and inputs, and memory that cannot be had, are an [`Error`] that names the thing, what
-//! was expected and what was found. It starts no threads but those of a [`Cpu`], keeps no global state and writes to no stream.
+//! It never ends the process: bad files, settings and inputs, and memory that cannot be had, are an [`Error`] that
+//! names the thing, what was expected and what was found. It starts no threads but those of a [`Cpu`], keeps no
+//! global state and writes to no stream.
 
 pub mod error;
 pub mod model;

@@ -7,8 +7,8 @@ use crate::tensor::AlignedBytes;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Independent chains of multiply-adds a thread: enough to cover a latency of four cycles on two units and to spare, few
-/// enough for 16 registers.
+/// Independent chains of multiply-adds a thread: enough to cover a latency of four cycles on two units and to spare,
+/// few enough for 16 registers.
 const CHAINS: usize = 12;
 /// How long one measurement lasts at least.
 const LASTING: Duration = Duration::from_millis(30);
@@ -19,8 +19,8 @@ const READ_BYTES: usize = 256 << 20;
 /// Bytes of it that a thread takes at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Floating-point operations a second that all threads of `cpu` reach together in registers alone, a multiply-add counting
-/// two, with the vectors of its instruction set.
+/// Floating-point operations a second that all threads of `cpu` reach together in registers alone, a multiply-add
+/// counting two, with the vectors of its instruction set.
 pub fn flops(cpu: &Cpu) -> f64 {
     let mut turns = 1 << 14;
     while time(|| multiply_add(cpu, turns)) < LASTING && turns < 1 << 34 {

@@ -43,8 +43,8 @@ impl Pool {
         }
     }
 
-    /// Calls `f(worker, i)` for each `i`, on several threads if `parallel`. `worker` is below [`Pool::threads`] and belongs to
-    /// one thread at a time. Call from within [`Pool::enter`].
+    /// Calls `f(worker, i)` for each `i`, on several threads if `parallel`. `worker` is below [`Pool::threads`] and
+    /// belongs to one thread at a time. Call from within [`Pool::enter`].
     pub fn for_each(&self, range: Range<usize>, parallel: bool, f: impl Fn(usize, usize) + Sync) {
         if parallel && self.workers.is_some() && range.len() > 1 {
             range.into_par_iter().with_max_len(1).for_each(|i| f(rayon::current_thread_index().unwrap_or(0), i));

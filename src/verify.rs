@@ -1,8 +1,8 @@
 //! Holds the engine against known answers: the `cases/` of a model folder.
 //!
-//! Each `cases/*.safetensors` has tensors `in.*` and `out.*` and the metadata `kind`, `params` (JSON) and `rtol`. Random numbers are inputs, so
-//! sampling is compared token for token. The error is ||out - ref|| / ||ref|| over the whole tensor, for pictures mean |difference| / 255; what is
-//! not a number fails.
+//! Each `cases/*.safetensors` has tensors `in.*` and `out.*` and the metadata `kind`, `params` (JSON) and `rtol`.
+//! Random numbers are inputs, so sampling is compared token for token. The error is ||out - ref|| / ||ref|| over the
+//! whole tensor, for pictures mean |difference| / 255; what is not a number fails.
 
 mod cases;
 

@@ -1,4 +1,5 @@
-//! The same picture from the same seed: for any batch, any number of threads, any pauses, bit for bit on one instruction set.
+//! The same picture from the same seed: for any batch, any number of threads, any pauses, bit for bit on one
+//! instruction set.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 

@@ -1,7 +1,8 @@
 //! Stage 2's head: a diffusion MLP that draws a continuous token given its condition z (MAR, 2406.11838, section 3.2).
 //!
-//! `y = SiLU(time(t) + cond(z))` does not depend on the token. So the modulations of many diffusion steps come from one tall product each
-//! before the steps run, and only 2 of a block's 5 squares of weights stay in the sequential loop.
+//! `y = SiLU(time(t) + cond(z))` does not depend on the token. So the modulations of many diffusion steps come from
+//! one tall product each before the steps run, and only 2 of a block's 5 squares of weights stay in the sequential
+//! loop.
 
 use super::transformer::{Dense, Norm};
 use crate::error::Result;
@@ -191,8 +192,8 @@ impl Head {
         Ok(Diffusion { settings, steps: s.len(), embeddings, factors })
     }
 
-    /// Writes the drawing of N tokens an image: z `[G, N, D]` (the conditional half first, then with guidance the null half),
-    /// tokens into `out` `[B, N, C]`.
+    /// Writes the drawing of N tokens an image: z `[G, N, D]` (the conditional half first, then with guidance the
+    /// null half), tokens into `out` `[B, N, C]`.
     pub fn plan(
         &self,
         b: &mut Builder,
@@ -242,7 +243,8 @@ impl Head {
         })
     }
 
-    /// The modulations of `turns` steps from `first` on: by block `[rows, 3 W]` and for the last layer `[rows, 2 W]`, moving on each turn.
+    /// The modulations of `turns` steps from `first` on: by block `[rows, 3 W]` and for the last layer
+    /// `[rows, 2 W]`, moving on each turn.
     fn plan_modulations(
         &self,
         b: &mut Builder,

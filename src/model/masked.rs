@@ -1,8 +1,9 @@
-//! Stage 2: masked autoregression over continuous tokens (MAR, 2406.11838) with the discrete tokens in front (DisCon, 2507.01756).
+//! Stage 2: masked autoregression over continuous tokens (MAR, 2406.11838) with the discrete tokens in front
+//! (DisCon, 2507.01756).
 //!
-//! Attention runs both ways and knows a place by its position embedding alone, so rows may stand in any order. Here they stand in
-//! *slots*: slot s of an image is place `order[s]`. The places still masked are slots 0..m, the known ones m..L, those predicted in a round
-//! keep..m: always contiguous, and nothing is gathered but position embeddings.
+//! Attention runs both ways and knows a place by its position embedding alone, so rows may stand in any order. Here
+//! they stand in *slots*: slot s of an image is place `order[s]`. The places still masked are slots 0..m, the known
+//! ones m..L, those predicted in a round keep..m: always contiguous, and nothing is gathered but position embeddings.
 
 use super::head::{Draws, Head, HeadSettings, HeadTurn};
 use super::transformer::{Block, Dense, Norm};

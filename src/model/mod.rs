@@ -1,7 +1,8 @@
-//! The networks of the graph: each loads its weights by the published names and writes itself into a plan. No arithmetic here.
+//! The networks of the graph: each loads its weights by the published names and writes itself into a plan. No
+//! arithmetic here.
 //!
-//! Letters of shapes: B images, G groups of rows (the conditional and, with guidance, the null half of a batch), L places, D width,
-//! C latent channels, K codes, H heads.
+//! Letters of shapes: B images, G groups of rows (the conditional and, with guidance, the null half of a batch), L
+//! places, D width, C latent channels, K codes, H heads.
 
 mod autoencoder;
 mod head;

@@ -1,8 +1,9 @@
 //! Stage 1: discrete autoregression (RAR, 2411.00776).
 //!
-//! A causal transformer over `[cls, class, code 0, code 1, ...]`: place 0 is cls, place 1 the class, place p code p - 2; place p >= 1 gives the
-//! logits of code p - 1. Its adaptive layers see class and place only, never a code. So the modulations of many places come from one tall
-//! product each before the places run, and a third of a block's weights stay out of the token loop.
+//! A causal transformer over `[cls, class, code 0, code 1, ...]`: place 0 is cls, place 1 the class, place p code p
+//! - 2; place p >= 1 gives the logits of code p - 1. Its adaptive layers see class and place only, never a code. So
+//!   the modulations of many places come from one tall product each before the places run, and a third of a block's
+//!   weights stay out of the token loop.
 
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
@@ -42,7 +43,8 @@ pub struct Sequences {
     pub batch: usize,
     /// 2 with guidance, else 1.
     pub halves: usize,
-    /// `[batch, (L + 1) halves]` of i32: entry (i, h) at column i halves + h; entry 0 is the class's row of the embedding table, entry i code i - 1.
+    /// `[batch, (L + 1) halves]` of i32: entry (i, h) at column i halves + h; entry 0 is the class's row of the
+    /// embedding table, entry i code i - 1.
     pub ids: View,
 }
 
@@ -224,7 +226,8 @@ impl Rar {
         })
     }
 
-    /// The modulations of `turns` places from `first` on: by block `[all, 6 D]` and, before the logits, `[all, 2 D]`, moving on each turn.
+    /// The modulations of `turns` places from `first` on: by block `[all, 6 D]` and, before the logits,
+    /// `[all, 2 D]`, moving on each turn.
     fn plan_modulations(
         &self,
         b: &mut Builder,

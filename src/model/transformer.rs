@@ -87,8 +87,8 @@ impl Block {
         })
     }
 
-    /// Writes the block over `x` `[G, N, D]`, in place. Only `rows` of each group are computed to the end: what the last block's
-    /// reader wants. Keys and values come from all rows.
+    /// Writes the block over `x` `[G, N, D]`, in place. Only `rows` of each group are computed to the end: what the
+    /// last block's reader wants. Keys and values come from all rows.
     pub(super) fn plan(&self, b: &mut Builder, x: View, rows: Range<usize>, heads: usize) -> Result<()> {
         let (groups, all, width) = (x.layout.groups, x.layout.rows, x.cols());
         let wanted = x.rows(rows.clone());

@@ -1,4 +1,5 @@
-//! Stage 3: the KL autoencoder between latents and pixels (latent diffusion's, 2112.10752; VA-VAE f16d32, 2501.01423; KL-16 of MAR).
+//! Stage 3: the KL autoencoder between latents and pixels (latent diffusion's, 2112.10752; VA-VAE f16d32,
+//! 2501.01423; KL-16 of MAR).
 
 use super::autoencoder::{ConvLayer, Map, ResBlock, Shortcut, Walk, plan_norm};
 use super::transformer::Norm;
@@ -236,7 +237,8 @@ impl Vae {
         })
     }
 
-    /// Writes the encoder: image `[B, H W, 3]` in [-1, 1] -> mean and log-variance of the latents, `[B, L, C]` each, the latter in [-30, 20].
+    /// Writes the encoder: image `[B, H W, 3]` in [-1, 1] -> mean and log-variance of the latents, `[B, L, C]` each,
+    /// the latter in [-30, 20].
     pub fn plan_encode(&self, b: &mut Builder, image: View, mean: View, log_variance: View) -> Result<()> {
         let e = &self.encoder;
         let image = Map::square(image);

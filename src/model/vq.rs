@@ -1,4 +1,5 @@
-//! The discrete tokens' autoencoder: the MaskGIT VQGAN (2202.04200). Its decoder gives the coarse picture that DisCon only conditions on.
+//! The discrete tokens' autoencoder: the MaskGIT VQGAN (2202.04200). Its decoder gives the coarse picture that
+//! DisCon only conditions on.
 
 use super::autoencoder::{ConvLayer, Map, ResBlock, Shortcut, Walk, plan_norm};
 use super::transformer::Norm;

@@ -1,8 +1,8 @@
 //! Attention: `out = softmax(scale q k^T) v`, head by head.
 //!
-//! q `[G, N, H d]`, k and v `[G, L, H d]` of which the first `keys` rows count, out `[G, N, H d]`; the heads lie side by side in a row, so q, k
-//! and v may be columns of one product. Scores of a tile stay in a worker's memory. Error about 1e-6 of the largest |v|.
-//! FLOPs: 4 G N L H d.
+//! q `[G, N, H d]`, k and v `[G, L, H d]` of which the first `keys` rows count, out `[G, N, H d]`; the heads lie
+//! side by side in a row, so q, k and v may be columns of one product. Scores of a tile stay in a worker's memory.
+//! Error about 1e-6 of the largest |v|. FLOPs: 4 G N L H d.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -231,7 +231,8 @@ mod tests {
             let (k, v) = (kv.columns(0..width), kv.columns(width..2 * width));
             let op = Attention { q, k, v, keys: Keys { first: keys, step: 0 }, heads, out };
             for (isa, y) in lab.run(op) {
-                // Scores reach 4 sqrt(d) and carry d roundings each; the exponential turns absolute into relative error.
+                // Scores reach 4 sqrt(d) and carry d roundings each; the exponential turns absolute into relative
+                // error.
                 close(&y, &expected, 2e-6 * (d as f64).sqrt(), isa)?;
             }
         }

@@ -1,8 +1,8 @@
 //! Convolution over channels-last images, as a product of the pixels' neighbourhoods with the weights.
 //!
-//! x `[B, H W, Cin]`, weight `[Cout, k k Cin]` (channels innermost), out `[B, Ho Wo, Cout]`. The neighbourhoods of a tile's pixels are gathered into a
-//! worker's memory; nearest upsampling (factor 2), stride and padding are only other places to gather from.
-//! Accuracy as linear with K = k k Cin. FLOPs: 2 B Ho Wo Cout k k Cin.
+//! x `[B, H W, Cin]`, weight `[Cout, k k Cin]` (channels innermost), out `[B, Ho Wo, Cout]`. The neighbourhoods of a
+//! tile's pixels are gathered into a worker's memory; nearest upsampling (factor 2), stride and padding are only
+//! other places to gather from. Accuracy as linear with K = k k Cin. FLOPs: 2 B Ho Wo Cout k k Cin.
 
 use super::linear::multiply;
 use super::{Epilogue, Kernel, Out, words};

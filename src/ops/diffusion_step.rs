@@ -1,8 +1,9 @@
 //! One step of ancestral sampling with guidance and learned variance (2102.09672; MAR, 2406.11838, section 3).
 //!
-//! x `[N, C]` in place; eps `[N, 2 C]` or, with guidance, `[2 N, 2 C]` (conditional rows first): noise estimate and variance logits; noise `[N, C]`.
-//! `e = null + guidance (cond - null)`, `clean = clamp(recip x - recipm1 e)`, `x = c1 clean + c2 x + exp(log variance / 2) temperature noise`. The
-//! variance comes from the conditional rows. Error about 1e-6 of the terms. FLOPs: some 30 N C.
+//! x `[N, C]` in place; eps `[N, 2 C]` or, with guidance, `[2 N, 2 C]` (conditional rows first): noise estimate and
+//! variance logits; noise `[N, C]`. `e = null + guidance (cond - null)`, `clean = clamp(recip x - recipm1 e)`,
+//! `x = c1 clean + c2 x + exp(log variance / 2) temperature noise`. The variance comes from the conditional rows.
+//! Error about 1e-6 of the terms. FLOPs: some 30 N C.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};

@@ -1,8 +1,9 @@
 //! Group normalisation over channels-last images: 32 groups of channels, statistics over all pixels of an image.
 //!
-//! Two ops. `GroupStats`: x `[B, P, C]` -> partial `[B, blocks, 2 C]`, mean and sum of squared deviations of each channel over a block of pixels.
-//! `GroupNorm`: out = f((x - mean) / sqrt(var + 1e-6) * weight + bias), f identity or SiLU. Blocks are joined in f64, always in
-//! the same order. Error about 1e-6 of the group's largest |x - mean| / std. FLOPs: 4 B P C, then 4 B P C and the activation's.
+//! Two ops. `GroupStats`: x `[B, P, C]` -> partial `[B, blocks, 2 C]`, mean and sum of squared deviations of each
+//! channel over a block of pixels. `GroupNorm`: out = f((x - mean) / sqrt(var + 1e-6) * weight + bias), f identity
+//! or SiLU. Blocks are joined in f64, always in the same order. Error about 1e-6 of the group's largest |x - mean| /
+//! std. FLOPs: 4 B P C, then 4 B P C and the activation's.
 
 use super::layer_norm::EPSILON;
 use super::{Activation, Kernel, Out, words};

@@ -1,4 +1,5 @@
-//! Per-head layer normalisation of queries and keys (RAR, after Dehghani et al., 2302.05442), and the copy into a cache.
+//! Per-head layer normalisation of queries and keys (RAR, after Dehghani et al., 2302.05442), and the copy into a
+//! cache.
 //!
 //! x and out `[M, H d]`; weight and bias `[d]`, or none for a plain copy. Accuracy as layer_norm. FLOPs: 8 M H d.
 

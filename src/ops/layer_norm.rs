@@ -1,8 +1,8 @@
-//! Layer normalisation, with the modulation of adaptive layers: `out = (x - mean) / sqrt(var + 1e-6) * weight + bias`, then
-//! `* (1 + scale) + shift`.
+//! Layer normalisation, with the modulation of adaptive layers:
+//! `out = (x - mean) / sqrt(var + 1e-6) * weight + bias`, then `* (1 + scale) + shift`.
 //!
-//! All `[M, D]`; weight and bias `[D]`. Mean and variance in two passes in f32: error about 1e-6 of the row's largest |x - mean| / std.
-//! FLOPs: 8 M D.
+//! All `[M, D]`; weight and bias `[D]`. Mean and variance in two passes in f32: error about 1e-6 of the row's
+//! largest |x - mean| / std. FLOPs: 8 M D.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};

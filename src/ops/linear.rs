@@ -1,8 +1,8 @@
 //! Linear: `out = f(x W^T + bias)`, with what follows it in the graph done on the way out.
 //!
-//! `x` `[M, K]`, `W` `[N, K]` in f32, f16 or bf16 (read where it lies, widened on the way), `out` `[M, N]`. Sums are f32, in the order of
-//! [`crate::simd::dot`]: relative error of a sum of K products about K / 2^25 of their absolute sum. Bytes: every operand once.
-//! FLOPs: 2 M N K.
+//! `x` `[M, K]`, `W` `[N, K]` in f32, f16 or bf16 (read where it lies, widened on the way), `out` `[M, N]`. Sums are
+//! f32, in the order of [`crate::simd::dot`]: relative error of a sum of K products about K / 2^25 of their absolute
+//! sum. Bytes: every operand once. FLOPs: 2 M N K.
 
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};

@@ -1,8 +1,8 @@
-//! What the engine can compute. One file an op: its contract (formula, shapes, accuracy, bytes, FLOPs), its naive reference and
-//! its CPU code, written once over [`crate::simd::Simd`].
+//! What the engine can compute. One file an op: its contract (formula, shapes, accuracy, bytes, FLOPs), its naive
+//! reference and its CPU code, written once over [`crate::simd::Simd`].
 //!
-//! Every op writes one matrix, cut into tiles, and a tile is a function of what the op reads. So one loop runs them all, on any
-//! number of threads, and can stop between any two tiles. To add an op, see `docs/adding-an-op.md`.
+//! Every op writes one matrix, cut into tiles, and a tile is a function of what the op reads. So one loop runs them
+//! all, on any number of threads, and can stop between any two tiles. To add an op, see `docs/adding-an-op.md`.
 
 mod affine;
 mod attention;

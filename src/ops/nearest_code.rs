@@ -1,7 +1,8 @@
 //! The nearest entry of a codebook, by Euclidean distance; the lowest index on a tie.
 //!
-//! x `[M, C]`, codebook `[K, C]` in f32, out `[M, 1]` of i32. Distances come from one product in f32; entries within its rounding of the smallest
-//! are compared again in f64, so the answer is that of exact arithmetic but for distances equal to 1e-15. FLOPs: 2 M K C.
+//! x `[M, C]`, codebook `[K, C]` in f32, out `[M, 1]` of i32. Distances come from one product in f32; entries within
+//! its rounding of the smallest are compared again in f64, so the answer is that of exact arithmetic but for
+//! distances equal to 1e-15. FLOPs: 2 M K C.
 
 use super::linear::multiply;
 use super::{Kernel, Out, words};

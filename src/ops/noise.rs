@@ -1,6 +1,8 @@
-//! Normal noise of the diffusion, from the image's seed and the place (see [`crate::sampling::philox`] for the counters).
+//! Normal noise of the diffusion, from the image's seed and the place (see [`crate::sampling::philox`] for the
+//! counters).
 //!
-//! seeds `[G, 1, 2]` of i32 (low and high word), places `[G, N, 1]` of i32, out `[G, N, C]`. Bit-equal on every processor.
+//! seeds `[G, 1, 2]` of i32 (low and high word), places `[G, N, 1]` of i32, out `[G, N, C]`. Bit-equal on every
+//! processor.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};

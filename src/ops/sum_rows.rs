@@ -1,7 +1,9 @@
-//! Sums of rows from buffers and tables: embeddings, positions, the assembly of sequences. `out[i] = f(sum of sources' rows for i)`.
+//! Sums of rows from buffers and tables: embeddings, positions, the assembly of sequences.
+//! `out[i] = f(sum of sources' rows for i)`.
 //!
-//! out `[G, N, D]`; a source is a matrix with as many rows, or a table `[rows, D]` in any weight dtype and an index for each row. Exact but for
-//! the rounding of the sums, taken in the order of the sources. FLOPs: G N D for each source after the first.
+//! out `[G, N, D]`; a source is a matrix with as many rows, or a table `[rows, D]` in any weight dtype and an index
+//! for each row. Exact but for the rounding of the sums, taken in the order of the sources. FLOPs: G N D for each
+//! source after the first.
 
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};

@@ -29,7 +29,8 @@ impl Lab {
         self.0.kept(rows, cols).unwrap()
     }
 
-    /// What the op leaves in its output, by instruction set; the same bits on any number of threads and with any pauses.
+    /// What the op leaves in its output, by instruction set; the same bits on any number of threads and with any
+    /// pauses.
     pub(crate) fn run(self, op: impl Into<Op>) -> Vec<(Isa, Vec<f32>)> {
         let op = op.into();
         let out = op.out().view;

@@ -1,7 +1,8 @@
 //! Draws codes from logits: guidance, temperature, softmax, inverse cumulative distribution.
 //!
-//! logits `[G, B, K]`, G = 2 with guidance (conditional first); uniforms `[B, 1]`; out `[B, G]` of i32, the code G times. The code is the number of
-//! cumulative probabilities that are at most the uniform, at most K - 1; exponentials and sums in f64. FLOPs: some 20 B K.
+//! logits `[G, B, K]`, G = 2 with guidance (conditional first); uniforms `[B, 1]`; out `[B, G]` of i32, the code G
+//! times. The code is the number of cumulative probabilities that are at most the uniform, at most K - 1;
+//! exponentials and sums in f64. FLOPs: some 20 B K.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};

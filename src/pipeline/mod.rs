@@ -1,4 +1,5 @@
-//! The whole graph for a caller: [`Model`] (weights, shared), [`Session`] (a compiled plan and its memory), [`Request`] and [`Image`].
+//! The whole graph for a caller: [`Model`] (weights, shared), [`Session`] (a compiled plan and its memory),
+//! [`Request`] and [`Image`].
 
 mod autoencode;
 mod image;

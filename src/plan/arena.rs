@@ -87,7 +87,8 @@ pub(super) struct SharedArena<'a> {
     life: PhantomData<&'a mut Arena>,
 }
 
-// SAFETY: what is reached through the pointers is either read by all or written by one: see `Cx::mat` and `SharedArena::tile`.
+// SAFETY: what is reached through the pointers is either read by all or written by one: see `Cx::mat` and
+// `SharedArena::tile`.
 unsafe impl Send for SharedArena<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedArena<'_> {}
@@ -103,8 +104,8 @@ impl<'a> SharedArena<'a> {
     /// The rectangle `rows` x `cols` of `view`.
     ///
     /// # Safety
-    /// While the tile lives, all other tiles are of the same view and turn and do not overlap it, and every [`Cx`] of this arena
-    /// was made for that view and turn.
+    /// While the tile lives, all other tiles are of the same view and turn and do not overlap it, and every [`Cx`]
+    /// of this arena was made for that view and turn.
     pub(super) unsafe fn tile(
         self,
         view: &View,
@@ -116,8 +117,8 @@ impl<'a> SharedArena<'a> {
         let span = view.span(turn);
         assert!(span.end <= len && view.layout.is_disjoint(), "{view:?} turn {turn} in {len} words");
         assert!(rows.end <= view.count() && cols.end <= view.cols());
-        // SAFETY: the span is inside the memory that `self` borrows exclusively; by the caller's duty nobody else writes the
-        // rectangle, and `Cx::mat` refuses to read anything of the span.
+        // SAFETY: the span is inside the memory that `self` borrows exclusively; by the caller's duty nobody else
+        // writes the rectangle, and `Cx::mat` refuses to read anything of the span.
         unsafe { TileMut::new(base.add(span.start), view.layout, rows, cols) }
     }
 }
@@ -158,8 +159,8 @@ impl<'a> Cx<'a> {
             *space != view.space || span.end <= written.start || written.end <= span.start,
             "{view:?} is read and written"
         );
-        // SAFETY: the span is inside the memory borrowed by the arena's handle for 'a; only the span `written` is written
-        // meanwhile (`SharedArena::tile`), and the two do not overlap. Every word is a valid T (Pod).
+        // SAFETY: the span is inside the memory borrowed by the arena's handle for 'a; only the span `written` is
+        // written meanwhile (`SharedArena::tile`), and the two do not overlap. Every word is a valid T (Pod).
         Mat::new(unsafe { std::slice::from_raw_parts(base.add(span.start).cast(), span.len()) }, view.layout)
     }
 

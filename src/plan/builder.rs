@@ -8,7 +8,8 @@ use crate::tensor::Layout;
 /// Buffers start on a cache line.
 const LINE_WORDS: usize = 16;
 
-/// Writes a [`Plan`]. Kept buffers live to the plan's end; scratch buffers to the end of the [`Builder::scope`] they are made in.
+/// Writes a [`Plan`]. Kept buffers live to the plan's end; scratch buffers to the end of the [`Builder::scope`] they
+/// are made in.
 #[derive(Debug, Default)]
 pub struct Builder {
     kept: usize,

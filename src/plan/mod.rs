@@ -1,10 +1,10 @@
 //! Generation as a static program.
 //!
-//! No shape in the graph depends on data, so a request is compiled once into a [`Plan`]: segments of ops, each op with its
-//! weights, its place in the arena and its cost. A segment may repeat (a token, a diffusion step); what changes from
-//! one turn to the next is where a [`View`] starts, by a fixed step. Everything else is reading the plan: running walks
-//! it ([`Walker`]), progress is cost done over cost in all, cancelling is not taking the next chunk, the memory needed is the
-//! arena's size, a profile is time an op beside its bytes and FLOPs.
+//! No shape in the graph depends on data, so a request is compiled once into a [`Plan`]: segments of ops, each op
+//! with its weights, its place in the arena and its cost. A segment may repeat (a token, a diffusion step); what
+//! changes from one turn to the next is where a [`View`] starts, by a fixed step. Everything else is reading the
+//! plan: running walks it ([`Walker`]), progress is cost done over cost in all, cancelling is not taking the next
+//! chunk, the memory needed is the arena's size, a profile is time an op beside its bytes and FLOPs.
 
 mod arena;
 mod builder;

@@ -104,8 +104,8 @@ pub struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each slice of chunks. At least one slice
-    /// is done, so a caller with any budget gets there.
+    /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each slice of chunks. At
+    /// least one slice is done, so a caller with any budget gets there.
     pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool + Send) {
         let Self { plan, arena, pool, isa, profile } = self;
         let shared = arena.shared();
@@ -150,8 +150,8 @@ fn run_chunks(
     pool.for_each(range, parallel, |worker, chunk| {
         let (rows, cols) = out.chunk(chunk);
         let cx = Cx::new(arena, &out.view, turn, isa, worker);
-        // SAFETY: chunks are disjoint rectangles of one view (`Out::chunk`), `for_each` gives each to one call, and `Walker::run`
-        // borrows the arena exclusively and runs one op at a time.
+        // SAFETY: chunks are disjoint rectangles of one view (`Out::chunk`), `for_each` gives each to one call, and
+        // `Walker::run` borrows the arena exclusively and runs one op at a time.
         let tile = unsafe { arena.tile(&out.view, turn, rows, cols) };
         op.tile(&cx, tile);
     });

@@ -1,4 +1,5 @@
-//! What is drawn and when: random numbers, the order of the places, how many are predicted each round, the diffusion schedule.
+//! What is drawn and when: random numbers, the order of the places, how many are predicted each round, the diffusion
+//! schedule.
 
 mod order;
 pub mod philox;

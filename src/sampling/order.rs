@@ -7,8 +7,8 @@ fn word(seed: u64, stream: Stream, place: usize) -> u32 {
     words(seed, stream, (place / 4) as u32, 0, 0)[place % 4]
 }
 
-/// The order of `places` places for `seed`: a permutation sorted by the places' random words (a tie goes to the lower place). The
-/// first entries are the last to be predicted.
+/// The order of `places` places for `seed`: a permutation sorted by the places' random words (a tie goes to the
+/// lower place). The first entries are the last to be predicted.
 pub fn order(seed: u64, places: usize) -> Vec<i32> {
     let mut keyed: Vec<(u32, i32)> = (0..places).map(|p| (word(seed, Stream::Order, p), p as i32)).collect();
     keyed.sort_unstable();
@@ -20,15 +20,16 @@ pub fn uniforms(seed: u64, places: usize) -> Vec<f32> {
     (0..places).map(|p| uniform(word(seed, Stream::Uniforms, p))).collect()
 }
 
-/// How many of `places` are still masked after round `round` (from 0) of `rounds`, of `left` before it (MaskGIT's cosine, 2202.04200).
-/// The last round leaves none: then the answer only sets the guidance.
+/// How many of `places` are still masked after round `round` (from 0) of `rounds`, of `left` before it (MaskGIT's
+/// cosine, 2202.04200). The last round leaves none: then the answer only sets the guidance.
 pub fn kept_masked(places: usize, left: usize, round: usize, rounds: usize) -> usize {
     let cosine = (std::f64::consts::FRAC_PI_2 * (round + 1) as f64 / rounds as f64).cos();
     let keep = (places as f64 * cosine).floor().max(0.0) as usize;
     keep.min(left.saturating_sub(1)).max(1)
 }
 
-/// Stage 1's guidance scale at `step` of `places`: from 1 to `guidance` along a raised cosine (RAR, 2411.00776, section 4).
+/// Stage 1's guidance scale at `step` of `places`: from 1 to `guidance` along a raised cosine (RAR, 2411.00776,
+/// section 4).
 pub fn guidance_at(guidance: f64, power: f64, step: usize, places: usize) -> f64 {
     let ramp = (1.0 - ((step as f64 / places as f64).powf(power) * std::f64::consts::PI).cos()) / 2.0;
     (guidance - 1.0) * ramp + 1.0

@@ -1,8 +1,9 @@
-//! Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), and the
-//! numbers made of its words.
+//! Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC
+//! 2011), and the numbers made of its words.
 //!
-//! The key is the image's seed (low word first). The counter says which number: `[i, place, step, stream]`. So every number is a
-//! function of seed, stream and place alone, whatever the batch, the thread or the device. Counters by stream:
+//! The key is the image's seed (low word first). The counter says which number: `[i, place, step, stream]`. So every
+//! number is a function of seed, stream and place alone, whatever the batch, the thread or the device. Counters by
+//! stream:
 //!
 //! | stream | i | place | step | gives |
 //! |---|---|---|---|---|
@@ -11,7 +12,8 @@
 //! | 2 start | c / 4 | p | 0 | normal c mod 4 starts channel c of place p |
 //! | 3 noise | c / 4 | p | j | normal c mod 4 is the noise of diffusion step j (0 is the first made) |
 //!
-//! Normals use products, sums and square roots only, each rounded once (never fused), so that any IEEE processor gives the same bits.
+//! Normals use products, sums and square roots only, each rounded once (never fused), so that any IEEE processor
+//! gives the same bits.
 
 /// What a number is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,8 @@ fn pair(radius: u32, angle: u32) -> [f32; 2] {
     [r * cos, r * sin]
 }
 
-/// The natural logarithm of a normal positive number; absolute error below 2e-7 max(1, |ln x|). Polynomial of Cephes' logf.
+/// The natural logarithm of a normal positive number; absolute error below 2e-7 max(1, |ln x|). Polynomial of
+/// Cephes' logf.
 fn ln(x: f32) -> f32 {
     // x = m 2^e with m in [sqrt 1/2, sqrt 2).
     let bits = x.to_bits();

@@ -1,4 +1,5 @@
-//! The diffusion schedule of the head: a cosine schedule respaced to fewer steps, with learned variance between two bounds.
+//! The diffusion schedule of the head: a cosine schedule respaced to fewer steps, with learned variance between two
+//! bounds.
 //!
 //! Nichol and Dhariwal, "Improved denoising diffusion probabilistic models" (2102.09672), sections 3.1, 3.2 and 4.
 

@@ -122,8 +122,8 @@ impl Simd for Avx2 {
         self.sums([a])[0]
     }
 
-    /// Eight sums in one tree: each level adds the same pairs of lanes of every vector, so a vector's sum does not depend on its
-    /// place or company.
+    /// Eight sums in one tree: each level adds the same pairs of lanes of every vector, so a vector's sum does not
+    /// depend on its place or company.
     #[inline(always)]
     fn sums<const N: usize>(self, v: [__m256; N]) -> [f32; N] {
         const { assert!(N <= 16) };

@@ -1,4 +1,5 @@
-//! Products of rows: `out[i][j] = sum over k of a[i][k] w[j][k]`, the heart of every matrix product and convolution here.
+//! Products of rows: `out[i][j] = sum over k of a[i][k] w[j][k]`, the heart of every matrix product and convolution
+//! here.
 //!
 //! Both operands have `k` innermost, as weights lie in their files, so nothing is packed. A tile keeps one vector
 //! accumulator an output and adds their lanes at the end. Every output is the same sum in the same order whatever

@@ -1,8 +1,8 @@
 //! Vector instructions: one trait, one leaf a kind of processor.
 //!
 //! Code that computes is written once over [`Simd`] and put in a [`Job`]; [`Isa::run`] compiles it for every leaf and
-//! picks the one asked for. Holding an [`Isa`] proves that this processor has its instructions. All processor intrinsics of
-//! the crate are in this folder; the leaves share file names' roles: `scalar`, `avx2`, `avx512`.
+//! picks the one asked for. Holding an [`Isa`] proves that this processor has its instructions. All processor
+//! intrinsics of the crate are in this folder; the leaves share file names' roles: `scalar`, `avx2`, `avx512`.
 //!
 //! The order of every sum is fixed by the leaf alone, never by the number of rows, chunks or threads, so that one
 //! ISA gives the same bits for any batch and any thread count.

@@ -1,4 +1,5 @@
-//! The leaf for any processor: four lanes in an array, plain Rust. The compiler may use what every processor of the target has.
+//! The leaf for any processor: four lanes in an array, plain Rust. The compiler may use what every processor of the
+//! target has.
 
 use super::Simd;
 use half::{bf16, f16};

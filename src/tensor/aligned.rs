@@ -10,8 +10,8 @@ const ALIGN: usize = 64;
 
 /// Zeroed bytes that start on a 64-byte boundary.
 ///
-/// Large ones cost nothing until they are touched: the system hands out zero pages. It does so only for allocations of no
-/// special alignment, so this asks for a cache line more and starts inside.
+/// Large ones cost nothing until they are touched: the system hands out zero pages. It does so only for allocations
+/// of no special alignment, so this asks for a cache line more and starts inside.
 pub struct AlignedBytes {
     /// The allocation.
     block: NonNull<u8>,

@@ -129,8 +129,8 @@ impl<'a, T> TileMut<'a, T> {
     /// The rectangle `rows` x `cols` of the matrix of that layout at `base`.
     ///
     /// # Safety
-    /// For `'a`, nobody else reads or writes the rectangle's elements, which all lie in one allocation at `base`, and the
-    /// layout [is disjoint](Layout::is_disjoint).
+    /// For `'a`, nobody else reads or writes the rectangle's elements, which all lie in one allocation at `base`,
+    /// and the layout [is disjoint](Layout::is_disjoint).
     pub unsafe fn new(base: *mut T, layout: Layout, rows: Range<usize>, cols: Range<usize>) -> Self {
         debug_assert!(layout.is_disjoint() && rows.end <= layout.count() && cols.end <= layout.cols);
         Self { base, layout, rows, cols, life: PhantomData }

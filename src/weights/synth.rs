@@ -129,10 +129,10 @@ impl SynthSize {
 
 /// Writes a model folder of random weights into `dir`, which is made if it is not there.
 ///
-/// The weights depend on size, part, name and seed alone; `dtype` only rounds them. They are drawn so that activations keep
-/// their scale. No more than a chunk of a tensor is in memory. `progress` is called with bytes written and bytes in
-/// all. Files take their names only when they are whole, the config last: a folder cut short is no model, and a model
-/// that somebody has mapped stays as it is for them.
+/// The weights depend on size, part, name and seed alone; `dtype` only rounds them. They are drawn so that
+/// activations keep their scale. No more than a chunk of a tensor is in memory. `progress` is called with bytes
+/// written and bytes in all. Files take their names only when they are whole, the config last: a folder cut short is
+/// no model, and a model that somebody has mapped stays as it is for them.
 pub fn synth(size: SynthSize, dir: &Path, dtype: DType, seed: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let config = size.config();
     let list = tensors(&config, VaeAttention { encoder: true, decoder: true });

@@ -18,8 +18,8 @@ const STAGES: [Stage; 4] = [Stage::Discrete, Stage::Condition, Stage::Head, Stag
 
 /// Measure the speed of a model on this machine
 ///
-/// Makes the same images K times after a warm-up and prints the median seconds of each stage, with a hash of the pixels: the same
-/// work gives the same hash. Rounds and steps are the model's own unless they are given.
+/// Makes the same images K times after a warm-up and prints the median seconds of each stage, with a hash of the
+/// pixels: the same work gives the same hash. Rounds and steps are the model's own unless they are given.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   discon bench

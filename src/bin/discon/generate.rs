@@ -25,8 +25,9 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// Make images of a class, or of every class
 ///
-/// Image i of a class, counted from 0, has the seed S + i of --seed S, and depends on model, class, seed and settings alone: any
-/// image of a grid can be made again by itself. One image is written as it is, several as a grid with the classes' names.
+/// Image i of a class, counted from 0, has the seed S + i of --seed S, and depends on model, class, seed and
+/// settings alone: any image of a grid can be made again by itself. One image is written as it is, several as a grid
+/// with the classes' names.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   discon generate --class micah --out micah.png

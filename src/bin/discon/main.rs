@@ -25,8 +25,8 @@ use std::process::ExitCode;
 
 /// Class in, picture out: runs DisCon image generators
 ///
-/// A DisCon model draws a class's discrete tokens, takes them as the condition for continuous tokens, and decodes those to
-/// pixels. A model is a folder with `discon.json` and the weights of its parts beside it.
+/// A DisCon model draws a class's discrete tokens, takes them as the condition for continuous tokens, and decodes
+/// those to pixels. A model is a folder with `discon.json` and the weights of its parts beside it.
 #[derive(Debug, Parser)]
 #[command(name = "discon", version, propagate_version = true)]
 struct Cli {

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 
 /// Show what a model's two autoencoders keep of a picture
 ///
-/// Puts each picture beside its discrete reconstruction (VQ) and its continuous one (VAE), with the peak signal-to-noise ratio of
-/// both, which are printed too. Transparent pixels are laid over white.
+/// Puts each picture beside its discrete reconstruction (VQ) and its continuous one (VAE), with the peak
+/// signal-to-noise ratio of both, which are printed too. Transparent pixels are laid over white.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   discon reconstruct face.png --out compared.png

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 /// Hold a model folder against its known answers
 ///
-/// Runs every case in the folder's `cases/` and prints a line each: name, relative error, bound, ok or FAIL. Exits 1 if any
-/// fails, or if there are none.
+/// Runs every case in the folder's `cases/` and prints a line each: name, relative error, bound, ok or FAIL. Exits 1
+/// if any fails, or if there are none.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   discon verify weights/avatars-64
