@@ -29,7 +29,8 @@ def parser():
     command("data", "draw or pack the pictures into RUN/data", images=images, background=background)
     for part in TRAINED:
         command(part, f"train {part}; continues where it stopped", minutes=minutes, rank=dict(type=int, default=0, help="number of this process of --world"),
-                world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"))
+                world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"),
+                extend=dict(action="store_true", help="train on after the cooldown, at the full rate, to a new one"))
     command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
     command("export", "write the model folder", out=out)
     command("cases", "write the known answers into the model folder", out=out)
@@ -51,7 +52,7 @@ def make_data(args, config, run):
         data.render_avatars(run / "data", n["train"], n["val"], n["test"], config["image_size"])
 
 
-def train_part(part, config, run, minutes, rank=0, world=1):
+def train_part(part, config, run, minutes, rank=0, world=1, extend=False):
     from . import autoencoders, transformers
     from .data import Images
     from .export import net_config
@@ -66,14 +67,14 @@ def train_part(part, config, run, minutes, rank=0, world=1):
     print(f"{part}: {sum(p.numel() for p in task.net.parameters()) / 1e6:.2f}M parameters, {task.count} images", flush=True)
     if world > 1 and part == "vq":
         raise TrainError("the vq keeps a codebook that only one process can; train it with --world 1")
-    train(task, run, part, section["train"], minutes, team=Team(rank, world))
+    train(task, run, part, section["train"], minutes, team=Team(rank, world), extend=extend)
 
 
 def do(command, args, config, run):
     if command == "data":
         make_data(args, config, run)
     elif command in TRAINED:
-        train_part(command, config, run, args.minutes, getattr(args, "rank", 0), getattr(args, "world", 1))
+        train_part(command, config, run, args.minutes, getattr(args, "rank", 0), getattr(args, "world", 1), getattr(args, "extend", False))
     elif command == "encode":
         from . import encode
         for kind in [getattr(args, "only", None)] if getattr(args, "only", None) else ["latents", "codes"]:

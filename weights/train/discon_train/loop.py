@@ -131,11 +131,12 @@ class Team:
         return tuple(bool(v) for v in t)
 
 
-def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, team=None):
+def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, team=None, extend=False):
     """Trains `task` until its cooldown ends; continues from FOLDER/PART.pt when that is there.
 
     The cooldown starts at steps - cooldown, or at once when the file FOLDER/PART.finish appears, or when only as much
-    of `minutes` is left as it takes. `stop_at` stops (saved) at a step, for tests. Returns the state."""
+    of `minutes` is left as it takes. `extend` forgets a cooldown that was
+    begun or done and trains on at the full rate. `stop_at` stops (saved) at a step, for tests. Returns the state."""
     s, team = {**DEFAULTS, **settings}, team or Team()
     folder = pathlib.Path(folder)
     path, finish = folder / f"{part}.pt", folder / f"{part}.finish"
@@ -149,7 +150,8 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
             for o, saved in zip(opts, state["opts"]):
                 o.load_state_dict(saved)
         ema, step, seconds, history = state["ema"], state["step"], state["seconds"], state["history"]
-        cooldown_from = min(cooldown_from, state["cooldown_from"])
+        if not extend:
+            cooldown_from = min(cooldown_from, state["cooldown_from"])
         task.load_state(state["task"])
         print(f"{part}: continues at step {step}", flush=True)
     for o, fresh in zip(opts, optimizers(net, s)):

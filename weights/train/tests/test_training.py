@@ -96,6 +96,10 @@ def test_finish_file_starts_the_cooldown(run, tmp_path):
     (tmp_path / "vae.finish").touch()
     state = loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 1000, "cooldown": 3})
     assert state["step"] == 3
+    assert loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 1000, "cooldown": 3})["step"] == 3
+    assert loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 8, "cooldown": 3}, extend=True)["step"] == 6
+    (tmp_path / "vae.finish").unlink()
+    assert loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 12, "cooldown": 3}, extend=True)["step"] == 12
 
 
 def test_exported_weights_are_the_trained_ones_rounded(run):
