@@ -81,7 +81,6 @@ impl Session {
         if let Some(class) = classes.iter().find(|&&c| c > known) {
             return Err(Error::input("class", format!("a number below {known}, or {known} for no class"), class));
         }
-        self.arena.reset(&self.program.plan);
         self.program.fill(&mut self.arena, self.model.networks(), classes, seeds);
         self.cursor = Cursor::default();
         self.canceller.0.store(false, Ordering::Relaxed);

@@ -25,21 +25,11 @@ impl Arena {
             scratch: AlignedBytes::zeroed(plan.scratch_words * 4, "the arena")?,
             workers: (0..threads).map(worker).collect::<Result<_>>()?,
         };
-        arena.put_constants(plan);
-        Ok(arena)
-    }
-
-    /// Kept memory as it is before the plan's first op.
-    pub fn reset(&mut self, plan: &Plan) {
-        self.kept.bytes_mut().fill(0);
-        self.put_constants(plan);
-    }
-
-    fn put_constants(&mut self, plan: &Plan) {
         for (at, words) in &plan.constants {
             let bytes: &[u8] = bytemuck::cast_slice(words);
-            self.kept.bytes_mut()[at * 4..at * 4 + bytes.len()].copy_from_slice(bytes);
+            arena.kept.bytes_mut()[at * 4..at * 4 + bytes.len()].copy_from_slice(bytes);
         }
+        Ok(arena)
     }
 
     /// The contents of a dense view, for inputs. Panics if the view is not dense or not of this arena.

@@ -25,7 +25,7 @@ impl Builder {
         Self::default()
     }
 
-    /// `rows x cols` words that keep their contents to the end of the plan; zeros at its start.
+    /// `rows x cols` words that keep their contents to the end of the plan and into the next run; zeros in a new arena.
     pub fn kept(&mut self, rows: usize, cols: usize) -> Result<View> {
         let at = self.kept;
         self.kept = reserve(at, rows, cols)?;

@@ -102,8 +102,6 @@ fn a_run_can_pause_anywhere_and_counts_what_it_did() {
     assert_eq!(profile.ops[1].cost, plan.cost(Stage::Decode));
     let result = arena.mat::<f32>(rows);
     assert_eq!((0..7).map(|i| result.row(i)[0]).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
-    arena.reset(&plan);
-    assert_eq!(arena.mat::<f32>(rows).row(3)[0], 0.0);
 }
 
 #[test]
