@@ -117,6 +117,32 @@ pub(super) fn plan_norm(b: &mut Builder, x: Map, norm: &Norm, activation: Activa
     })
 }
 
+/// The end of an encoder or decoder: `conv_out(silu(norm_out(x)))`.
+#[derive(Debug, Clone)]
+pub(super) struct Output {
+    norm: Norm,
+    conv: ConvLayer,
+}
+
+impl Output {
+    /// `side.norm_out` over `channels` and `side.conv_out` from them to `outputs`.
+    pub(super) fn take(part: &mut Part, side: &str, outputs: usize, channels: usize, kernel: usize) -> Result<Self> {
+        Ok(Self {
+            norm: Norm::take(part, &format!("{side}.norm_out"), channels)?,
+            conv: ConvLayer::take(part, &format!("{side}.conv_out"), outputs, channels, kernel, true)?,
+        })
+    }
+
+    pub(super) fn plan(&self, b: &mut Builder, h: Map, out: Map) -> Result<()> {
+        b.scope(|b| {
+            let normed = h.like(b, h.channels())?;
+            plan_norm(b, h, &self.norm, Activation::Silu, normed)?;
+            self.conv.plan(b, normed, Walk::Same, false, out);
+            Ok(())
+        })
+    }
+}
+
 /// What a residual block adds its result to where it changes the number of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shortcut {

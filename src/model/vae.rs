@@ -1,7 +1,7 @@
 //! Stage 3: the KL autoencoder between latents and pixels (latent diffusion's, 2112.10752; VA-VAE f16d32,
 //! 2501.01423; KL-16 of MAR).
 
-use super::autoencoder::{ConvLayer, Map, ResBlock, Shortcut, Walk, plan_norm};
+use super::autoencoder::{ConvLayer, Map, Output, ResBlock, Shortcut, Walk, plan_norm};
 use super::transformer::Norm;
 use crate::error::Result;
 use crate::ops::{Activation, Affine, Attention, Keys};
@@ -29,8 +29,7 @@ struct Coder {
     /// By resolution, the full one first.
     levels: Vec<Level>,
     mid: (ResBlock, SelfAttention, ResBlock),
-    norm_out: Norm,
-    conv_out: ConvLayer,
+    output: Output,
 }
 
 #[derive(Debug)]
@@ -141,8 +140,7 @@ impl Coder {
                 SelfAttention::take(part, &format!("{side}.mid.attn_1"), deepest)?,
                 mid(part, "block_2")?,
             ),
-            norm_out: Norm::take(part, &format!("{side}.norm_out"), outer)?,
-            conv_out: ConvLayer::take(part, &format!("{side}.conv_out"), last, outer, 3, true)?,
+            output: Output::take(part, side, last, outer, 3)?,
         })
     }
 
@@ -160,15 +158,6 @@ impl Coder {
         let h = self.mid.0.plan(b, h)?;
         self.mid.1.plan(b, h)?;
         self.mid.2.plan(b, h)
-    }
-
-    fn plan_out(&self, b: &mut Builder, h: Map, out: Map) -> Result<()> {
-        b.scope(|b| {
-            let normed = h.like(b, h.channels())?;
-            plan_norm(b, h, &self.norm_out, Activation::Silu, normed)?;
-            self.conv_out.plan(b, normed, Walk::Same, false, out);
-            Ok(())
-        })
     }
 }
 
@@ -233,7 +222,7 @@ impl Vae {
                     h = up;
                 }
             }
-            d.plan_out(b, h, Map::square(image))
+            d.output.plan(b, h, Map::square(image))
         })
     }
 
@@ -258,7 +247,7 @@ impl Vae {
             h = e.plan_mid(b, h)?;
             let z = self.config.z_channels;
             let (raw, both) = (h.like(b, 2 * z)?, h.like(b, 2 * z)?);
-            e.plan_out(b, h, raw)?;
+            e.output.plan(b, h, raw)?;
             self.quant.plan(b, raw, Walk::Same, false, both);
             let half = |columns, bounds, out| Affine { x: both.view.columns(columns), factors: None, bounds, out };
             b.push(half(0..z, None, mean));

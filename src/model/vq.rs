@@ -1,10 +1,9 @@
 //! The discrete tokens' autoencoder: the MaskGIT VQGAN (2202.04200). Its decoder gives the coarse picture that
 //! DisCon only conditions on.
 
-use super::autoencoder::{ConvLayer, Map, ResBlock, Shortcut, Walk, plan_norm};
-use super::transformer::Norm;
+use super::autoencoder::{ConvLayer, Map, Output, ResBlock, Shortcut, Walk};
 use crate::error::Result;
-use crate::ops::{Activation, AvgPool, Index, NearestCode, Source, SumRows};
+use crate::ops::{AvgPool, Index, NearestCode, Source, SumRows};
 use crate::plan::{Builder, Stage, View};
 use crate::tensor::Weight;
 use crate::weights::{Part, VqConfig, concat_rows};
@@ -26,8 +25,7 @@ struct Coder {
     /// By resolution, the full one first.
     levels: Vec<Level>,
     mid: Vec<ResBlock>,
-    norm_out: Norm,
-    conv_out: ConvLayer,
+    output: Output,
 }
 
 #[derive(Debug)]
@@ -75,17 +73,7 @@ impl Coder {
             conv_in: ConvLayer::take(part, &format!("{side}.conv_in"), inside, first, 3, !encode)?,
             levels: (0..count).map(|i| level(part, i)).collect::<Result<_>>()?,
             mid: (0..config.num_res_blocks).map(|j| mid(part, j)).collect::<Result<_>>()?,
-            norm_out: Norm::take(part, &format!("{side}.norm_out"), outer)?,
-            conv_out: ConvLayer::take(part, &format!("{side}.conv_out"), last, outer, last_kernel, true)?,
-        })
-    }
-
-    fn plan_out(&self, b: &mut Builder, h: Map, out: Map) -> Result<()> {
-        b.scope(|b| {
-            let normed = h.like(b, h.channels())?;
-            plan_norm(b, h, &self.norm_out, Activation::Silu, normed)?;
-            self.conv_out.plan(b, normed, Walk::Same, false, out);
-            Ok(())
+            output: Output::take(part, side, last, outer, last_kernel)?,
         })
     }
 }
@@ -132,7 +120,7 @@ impl Vq {
                     h = up;
                 }
             }
-            d.plan_out(b, h, Map::square(image))
+            d.output.plan(b, h, Map::square(image))
         })
     }
 
@@ -159,7 +147,7 @@ impl Vq {
                 h = block.plan(b, h)?;
             }
             let features = h.like(b, self.config.z_channels)?;
-            e.plan_out(b, h, features)?;
+            e.output.plan(b, h, features)?;
             b.push(NearestCode { x: features.view, codebook: self.codebook.clone(), out: codes });
             Ok(())
         })
