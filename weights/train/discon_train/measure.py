@@ -8,6 +8,16 @@ from .data import Images
 from .folder import PARTS, load
 
 
+def seen(run):
+    """{class: share of the test pictures that are, pixel for pixel, also in the training split}, where not zero."""
+    train, test = Images(run / "data", "train"), Images(run / "data", "test")
+    found = {}
+    for name, a, b in zip(train.classes, train.arrays, test.arrays):
+        known = {image.tobytes() for image in a}
+        found[name] = sum(image.tobytes() in known for image in b) / len(b)
+    return {k: v for k, v in found.items() if v}
+
+
 @torch.no_grad()
 def measure(folder, run, per_class=None):
     folder, run = pathlib.Path(folder), pathlib.Path(run)
@@ -24,4 +34,6 @@ def measure(folder, run, per_class=None):
     vae = split_psnr(images, index, lambda x: nets["vae"].decode(nets["vae"].encode(x)[0]))
     vq = split_psnr(images, index, lambda x: 2 * nets["vq"].decode(nets["vq"].encode((x + 1) / 2)) - 1)
     print(f"test split, {len(index)} pictures, exported weights: PSNR of the VAE {vae:.2f} dB, of the VQ {vq:.2f} dB")
+    same = seen(run)
+    print("test pictures also in the training split:", " ".join(f"{k} {v:.0%}" for k, v in same.items()) or "none")
     return {"vae": vae, "vq": vq}
