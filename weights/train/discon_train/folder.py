@@ -45,7 +45,7 @@ def load(folder, dtype=torch.float32):
 
 
 def write_weights(path, state, dtype=torch.bfloat16):
-    """Tensors of a state dict in `dtype`; every tensor starts at a multiple of 64 bytes or of its own element size."""
+    """Tensors of a state dict in `dtype`, each starting at a multiple of its element size in the file."""
     save_file({k: v.detach().to(dtype).contiguous() for k, v in sorted(state.items())}, path)
 
 
