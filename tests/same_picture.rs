@@ -105,6 +105,23 @@ fn the_preview_is_there_before_stage_2_and_changes_nothing() {
 }
 
 #[test]
+fn another_thread_can_cancel_at_any_time() {
+    let model = model("tiny");
+    let long = Settings { rounds: 16, steps: 1000, ..model.settings() };
+    let mut session = model.session(&Cpu::new(2).unwrap(), 16, &long, Outputs::IMAGE).unwrap();
+    for wait in [0, 3, 20] {
+        session.begin(&[1; 16], &[10; 16]).unwrap();
+        let canceller = session.canceller();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(wait));
+            canceller.cancel();
+        });
+        assert!(matches!(session.run(|_| {}), Err(Error::Cancelled)), "after {wait} ms");
+        other.join().unwrap();
+    }
+}
+
+#[test]
 fn a_cancelled_session_can_be_used_again_at_once() {
     let model = model("tiny");
     let cpu = Cpu::new(2).unwrap();

@@ -104,10 +104,10 @@ mod tests {
     #[test]
     fn a_cumulative_probability_equal_to_the_uniform_is_passed() {
         let mut lab = Lab::new();
-        let (logits, scale) = (lab.input(4, 4, &[0.5; 16]), lab.input(1, 1, &[1.0]));
-        let (uniforms, out) = (lab.input(4, 1, &[0.0, 0.25, 0.5, 0.75]), lab.output(4, 1));
+        let (logits, scale) = (lab.input(5, 4, &[0.5; 20]), lab.input(1, 1, &[1.0]));
+        let (uniforms, out) = (lab.input(5, 1, &[0.0, 0.25, 0.5, 0.75, 1.0]), lab.output(5, 1));
         for (_, y) in lab.run(TokenDraw { logits, scale, temperature: 1.0, uniforms, out }) {
-            assert_eq!(y.iter().map(|y| y.to_bits()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+            assert_eq!(y.iter().map(|y| y.to_bits()).collect::<Vec<_>>(), [0, 1, 2, 3, 3]);
         }
     }
 
