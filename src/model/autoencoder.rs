@@ -4,7 +4,7 @@ use super::transformer::Norm;
 use crate::error::Result;
 use crate::ops::{Activation, Conv, Epilogue, GroupNorm, GroupStats, Linear, SumRows};
 use crate::plan::{Builder, View};
-use crate::tensor::Weight;
+use crate::tensor::{Matrix, Weight};
 use crate::weights::Part;
 
 /// A feature map of every image of a batch.
@@ -56,7 +56,7 @@ pub(super) enum Walk {
 /// A convolution's weights.
 #[derive(Debug, Clone)]
 pub(super) struct ConvLayer {
-    w: Weight,
+    w: Matrix,
     b: Option<Weight>,
     kernel: usize,
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::ops::{Activation, Attention, Keys, LayerNorm, Linear, Modulation};
 use crate::plan::{Builder, View};
-use crate::tensor::Weight;
+use crate::tensor::{Matrix, Weight};
 use crate::weights::Part;
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use std::ops::Range;
 #[derive(Debug, Clone)]
 pub(super) struct Dense {
     /// `[out, in]`
-    pub(super) w: Weight,
+    pub(super) w: Matrix,
     /// `[out]`
     pub(super) b: Option<Weight>,
 }
@@ -20,7 +20,7 @@ impl Dense {
     /// `name.weight` `[out, inner]` and `name.bias` `[out]`.
     pub(super) fn take(part: &mut Part, name: &str, out: usize, inner: usize) -> Result<Self> {
         Ok(Self {
-            w: part.take(&format!("{name}.weight"), &[out, inner])?,
+            w: part.take_matrix(&format!("{name}.weight"), out, inner)?,
             b: Some(part.take_vector(&format!("{name}.bias"), out)?),
         })
     }

@@ -5,7 +5,7 @@ use super::autoencoder::{ConvLayer, Map, Output, ResBlock, Shortcut, Walk};
 use crate::error::Result;
 use crate::ops::{AvgPool, Index, NearestCode, Source, SumRows};
 use crate::plan::{Builder, Stage, View};
-use crate::tensor::Weight;
+use crate::tensor::{Format, Matrix, Weight};
 use crate::weights::{Part, VqConfig, concat_rows};
 
 /// The network.
@@ -15,6 +15,8 @@ pub struct Vq {
     pub config: VqConfig,
     /// `[K, C]`, f32
     codebook: Weight,
+    /// The same, packed.
+    packed_codebook: Matrix,
     encoder: Coder,
     decoder: Coder,
 }
@@ -82,8 +84,10 @@ impl Vq {
     /// Takes the network's weights out of `part`.
     pub fn load(part: &mut Part, config: &VqConfig) -> Result<Self> {
         let codebook = part.take("quantize.embedding.weight", &[config.codebook_size, config.z_channels])?;
+        let codebook = concat_rows("quantize.embedding.weight", &[codebook], config.z_channels)?;
         Ok(Self {
-            codebook: concat_rows("quantize.embedding.weight", &[codebook], config.z_channels)?,
+            packed_codebook: Matrix::pack(&codebook, Format::F32)?,
+            codebook,
             encoder: Coder::take(part, config, true)?,
             decoder: Coder::take(part, config, false)?,
             config: config.clone(),
@@ -148,7 +152,8 @@ impl Vq {
             }
             let features = h.like(b, self.config.z_channels)?;
             e.output.plan(b, h, features)?;
-            b.push(NearestCode { x: features.view, codebook: self.codebook.clone(), out: codes });
+            let (codebook, packed) = (self.codebook.clone(), self.packed_codebook.clone());
+            b.push(NearestCode { x: features.view, codebook, packed, out: codes });
             Ok(())
         })
     }

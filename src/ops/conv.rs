@@ -4,11 +4,10 @@
 //! tile's pixels are gathered into a worker's memory; nearest upsampling (factor 2), stride and padding are only
 //! other places to gather from. Accuracy as linear with K = k k Cin. FLOPs: 2 B Ho Wo Cout k k Cin.
 
-use super::linear::multiply;
-use super::{Epilogue, Kernel, Out, words};
+use super::product::{Epilogue, Input, Rows, multiply, parts, tile_rows};
+use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
-use crate::simd::dot::WIDE_ROWS;
-use crate::tensor::{Layout, Mat, TileMut, Weight};
+use crate::tensor::{Mat, Matrix, TileMut};
 
 /// The op.
 #[derive(Debug, Clone)]
@@ -18,7 +17,7 @@ pub struct Conv {
     /// W: pixels a line of `x`.
     pub width: usize,
     /// `[Cout, k k Cin]`
-    pub w: Weight,
+    pub w: Matrix,
     /// k
     pub kernel: usize,
     /// Pixels from one output's neighbourhood to the next's.
@@ -35,14 +34,7 @@ pub struct Conv {
     pub out: View,
 }
 
-/// Numbers of the gathered neighbourhoods of a tile: they stay in the second-level cache.
-const TILE_INPUT: usize = 48 * 1024;
-
 impl Conv {
-    fn tile_rows(&self) -> usize {
-        (TILE_INPUT / self.w.cols().max(1)).clamp(16, 64) / 4 * 4
-    }
-
     /// The neighbourhood of output pixel `pixel` of image `image`: k k Cin numbers, zeros outside of the image.
     fn gather(&self, x: &Mat<'_, f32>, image: usize, pixel: usize, to: &mut [f32]) {
         let (cin, l) = (self.x.cols(), self.x.layout);
@@ -67,7 +59,7 @@ impl Kernel for Conv {
     const NAME: &'static str = "conv";
 
     fn out(&self) -> Out {
-        Out::new(self.out, self.tile_rows(), self.out.cols().min(256))
+        Out::new(self.out, tile_rows(&self.w, self.out.count()), 256)
     }
 
     fn cost(&self) -> Cost {
@@ -78,22 +70,19 @@ impl Kernel for Conv {
     }
 
     fn worker_words(&self) -> usize {
-        let (out, k) = (self.out(), self.w.cols());
-        WorkerMemory::words([out.tile_rows * k, out.tile_rows * out.tile_cols, WIDE_ROWS * k])
+        let out = self.out();
+        WorkerMemory::words(parts(&self.w, Rows::Gathered, out.tile_rows, out.tile_cols))
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
-        let (rows, cols, k) = (out.rows(), out.cols(), self.w.cols());
+        let (rows, cols, pixels) = (out.rows(), out.cols(), self.out.layout.rows);
         let x = cx.mat::<f32>(&self.x);
         let mut memory = cx.worker_memory();
-        let [patches, sums, wide] = memory.split([rows.len() * k, rows.len() * cols.len(), WIDE_ROWS * k]);
-        let pixels = self.out.layout.rows;
-        for (i, patch) in rows.clone().zip(patches.chunks_mut(k)) {
-            self.gather(&x, i / pixels, i % pixels, patch);
-        }
-        let a = Mat::new(patches, Layout::dense(rows.len(), k));
-        multiply(cx, a, 0..rows.len(), &self.w, cols, sums, wide);
-        self.epilogue.store(cx, sums, rows, &mut out);
+        let [sums, row, input] = memory.split(parts(&self.w, Rows::Gathered, rows.len(), cols.len()));
+        let gather = |i: usize, to: &mut [f32]| self.gather(&x, i / pixels, i % pixels, to);
+        let input = Input::gathered(cx, &self.w, rows.clone(), row, input, gather);
+        let sums = multiply(cx, &input, &self.w, cols, sums);
+        self.epilogue.store(cx, &sums, rows, &mut out);
     }
 }
 
@@ -101,7 +90,7 @@ impl Kernel for Conv {
 mod tests {
     use super::*;
     use crate::ops::testing::{Lab, close, numbers, weight_as};
-    use crate::tensor::DType;
+    use crate::tensor::{DType, Format, Weight};
     use proptest::prelude::*;
 
     proptest! {
@@ -110,13 +99,21 @@ mod tests {
         #[test]
         fn agrees_with_the_naive_one(
             b in 1usize..3, h in 1usize..9, width in 1usize..9, cin in 1usize..20, cout in 1usize..20, kind in 0usize..4, add: bool,
+            format in 0usize..3,
         ) {
             // 3x3 padded; 1x1; 3x3 on the upsampled image; stride 2 padded right and below only.
             let (kernel, stride, padding, upsample) = [(3, 1, 1, false), (1, 1, 0, false), (3, 1, 1, true), (3, 2, 0, false)][kind];
             let up = if upsample { 2 } else { 1 };
             let (oh, ow) = if stride == 2 { (h.div_ceil(2), width.div_ceil(2)) } else { (h * up, width * up) };
             let mut lab = Lab::new();
-            let (x, w, old) = (numbers(b * h * width * cin, 1), numbers(cout * kernel * kernel * cin, 2), numbers(b * oh * ow * cout, 3));
+            let format = [Format::F32, Format::Wide, Format::Bf16][format];
+            let w = weight_as(DType::F32, &[cout, kernel * kernel * cin], &numbers(cout * kernel * kernel * cin, 2));
+            let matrix = Matrix::pack(&w, format).unwrap();
+            let (w, old) = (matrix.to_f32(), numbers(b * oh * ow * cout, 3));
+            let mut x = numbers(b * h * width * cin, 1);
+            if format == Format::Bf16 {
+                x = weight_as(DType::BF16, &[x.len()], &x).to_f32();
+            }
             let bias = numbers(cout, 4);
             let mut expected = Vec::new();
             for i in 0..b * oh * ow {
@@ -139,8 +136,7 @@ mod tests {
             let x = lab.input(b * h * width, cin, &x).grouped(b);
             let out = lab.input(b * oh * ow, cout, &old).grouped(b);
             let epilogue = Epilogue { bias: Some(Weight::owned("b", &[cout], &bias).unwrap()), add, ..Epilogue::default() };
-            let w = weight_as(DType::F32, &[cout, kernel * kernel * cin], &w);
-            let op = Conv { x, width, w, kernel, stride, padding, upsample, epilogue, out_width: ow, out };
+            let op = Conv { x, width, w: matrix, kernel, stride, padding, upsample, epilogue, out_width: ow, out };
             for (isa, y) in lab.run(op) {
                 close(&y, &expected, 1e-6 * (9 * cin) as f64, isa)?;
             }

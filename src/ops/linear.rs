@@ -1,28 +1,14 @@
 //! Linear: `out = f(x W^T + bias)`, with what follows it in the graph done on the way out.
 //!
-//! `x` `[M, K]`, `W` `[N, K]` in f32, f16 or bf16 (read where it lies, widened on the way), `out` `[M, N]`. Sums are
-//! f32, in the order of [`crate::simd::dot`]: relative error of a sum of K products about K / 2^25 of their absolute
-//! sum. Bytes: every operand once. FLOPs: 2 M N K.
+//! `x` `[M, K]`, `W` `[N, K]` packed, `out` `[M, N]`. Sums are f32, from k = 0 to K - 1: relative error of a sum of K
+//! products at most K / 2^24 of their absolute sum, besides what the [`Format`](crate::tensor::Format) rounds.
+//! Bytes: every operand once. FLOPs: 2 M N K.
 
+use super::product::{Epilogue, Input, Rows, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
-use crate::simd::dot::{Product, WIDE_ROWS, WeightRows};
-use crate::simd::{Job, Simd};
-use crate::tensor::{Elements, Mat, TileMut, Weight};
-use std::ops::Range;
-
-/// What happens to a product before it is stored: `out = (out if add) + gate * activation(product + bias)`.
-#[derive(Debug, Clone, Default)]
-pub struct Epilogue {
-    /// `[N]`, added first.
-    pub bias: Option<Weight>,
-    /// Applied then.
-    pub activation: Activation,
-    /// `[M, N]`, multiplied then.
-    pub gate: Option<View>,
-    /// Whether the result is added to what is there: the residual sum of a block.
-    pub add: bool,
-}
+use crate::tensor::packed::PANEL;
+use crate::tensor::{Format, Matrix, TileMut, Weight};
 
 /// The op.
 #[derive(Debug, Clone)]
@@ -30,7 +16,7 @@ pub struct Linear {
     /// `[M, K]`
     pub x: View,
     /// `[N, K]`
-    pub w: Weight,
+    pub w: Matrix,
     /// What follows.
     pub epilogue: Epilogue,
     /// `[M, N]`
@@ -39,7 +25,7 @@ pub struct Linear {
 
 impl Linear {
     /// `out = x W^T + bias`
-    pub fn new(x: View, w: &Weight, bias: Option<&Weight>, out: View) -> Self {
+    pub fn new(x: View, w: &Matrix, bias: Option<&Weight>, out: View) -> Self {
         let epilogue = Epilogue { bias: bias.cloned(), ..Epilogue::default() };
         assert_eq!((x.cols(), w.rows(), x.count()), (w.cols(), out.cols(), out.count()), "{w:?}");
         Self { x, w: w.clone(), epilogue, out }
@@ -59,22 +45,31 @@ impl Linear {
     }
 }
 
-/// Elements of `x` that a tile reads over and over: they stay in the second-level cache.
-const TILE_INPUT: usize = 64 * 1024;
+/// From this many rows on the arithmetic counts more than the reading of the weights.
+const TALL: usize = 17;
 
-/// Weights of a tile of few rows: enough to be worth a thread's while, few enough to share out.
-const TILE_WEIGHTS: usize = 16 * 1024;
+/// Bytes of weights in a tile of few rows: enough to be worth a thread's while, few enough to share out.
+const FEW_ROWS_BYTES: usize = 64 * 1024;
+
+/// Columns that the widest kernel takes at once.
+const STRIP: usize = 4 * PANEL;
 
 impl Kernel for Linear {
     const NAME: &'static str = "linear";
 
     fn out(&self) -> Out {
-        let (m, k) = (self.x.count(), self.x.cols().max(1));
-        if m <= 16 {
-            Out::new(self.out, m, (TILE_WEIGHTS / k).max(16).next_multiple_of(16))
-        } else {
-            Out::new(self.out, (TILE_INPUT / k).clamp(16, 64) / 4 * 4, 128)
+        let rows = self.x.count();
+        if rows < TALL {
+            let panels = FEW_ROWS_BYTES / (4 * self.w.panel_words()).max(1);
+            return Out::new(self.out, rows, (panels * PANEL / STRIP).max(1) * STRIP);
         }
+        // To bring a row of the input into the kernel's form costs as much as a few dozen columns.
+        let cols = match self.w.format() {
+            Format::F32 | Format::Wide => 2 * STRIP,
+            Format::Bf16 => 4 * STRIP,
+            Format::Q8 => 8 * STRIP,
+        };
+        Out::new(self.out, tile_rows(&self.w, rows), cols)
     }
 
     fn cost(&self) -> Cost {
@@ -85,79 +80,16 @@ impl Kernel for Linear {
 
     fn worker_words(&self) -> usize {
         let out = self.out();
-        WorkerMemory::words([out.tile_rows * out.tile_cols, WIDE_ROWS * self.x.cols()])
+        WorkerMemory::words(parts(&self.w, Rows::Lying, out.tile_rows, out.tile_cols))
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
         let (rows, cols) = (out.rows(), out.cols());
         let mut memory = cx.worker_memory();
-        let [sums, wide] = memory.split([rows.len() * cols.len(), WIDE_ROWS * self.x.cols()]);
-        let a = cx.mat(&self.x);
-        multiply(cx, a, rows.clone(), &self.w, cols.clone(), sums, wide);
-        self.epilogue.store(cx, sums, rows, &mut out);
-    }
-}
-
-/// `sums = a[rows] w[cols]^T`, whatever the dtype of `w`.
-pub(super) fn multiply(
-    cx: &Cx<'_>,
-    a: Mat<'_, f32>,
-    rows: Range<usize>,
-    w: &Weight,
-    cols: Range<usize>,
-    sums: &mut [f32],
-    wide: &mut [f32],
-) {
-    let k = w.cols();
-    match w.elements() {
-        Elements::F32(w) => cx.isa().run(Product { a, rows, w: WeightRows::new(w, k), cols, out: sums, wide }),
-        Elements::F16(w) => cx.isa().run(Product { a, rows, w: WeightRows::new(w, k), cols, out: sums, wide }),
-        Elements::BF16(w) => cx.isa().run(Product { a, rows, w: WeightRows::new(w, k), cols, out: sums, wide }),
-    }
-}
-
-impl Epilogue {
-    /// Finishes dense `sums` of `rows` (the tile's rows) into the tile.
-    pub(super) fn store(&self, cx: &Cx<'_>, sums: &[f32], rows: Range<usize>, out: &mut TileMut<'_, f32>) {
-        let cols = out.cols();
-        let bias = self.bias.as_ref().map(|b| &b.f32()[cols.clone()]);
-        let gate = self.gate.as_ref().map(|g| cx.mat::<f32>(g));
-        for (sums, i) in sums.chunks(cols.len()).zip(rows) {
-            let gate = gate.as_ref().map(|g| &g.row(i)[cols.clone()]);
-            cx.isa().run(Finish { sums, bias, activation: self.activation, gate, add: self.add, out: out.row(i) });
-        }
-    }
-}
-
-struct Finish<'a> {
-    sums: &'a [f32],
-    bias: Option<&'a [f32]>,
-    activation: Activation,
-    gate: Option<&'a [f32]>,
-    add: bool,
-    out: &'a mut [f32],
-}
-
-impl Job for Finish<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (i, out) in self.out.chunks_mut(S::LANES).enumerate() {
-            let at = i * S::LANES;
-            let mut y = s.load_up_to(&self.sums[at..]);
-            if let Some(bias) = self.bias {
-                y = s.add(y, s.load_up_to(&bias[at..]));
-            }
-            y = self.activation.apply(s, y);
-            if let Some(gate) = self.gate {
-                y = s.mul(y, s.load_up_to(&gate[at..]));
-            }
-            if self.add {
-                y = s.add(s.load_up_to(out), y);
-            }
-            s.store_up_to(out, y);
-        }
+        let [sums, _, input] = memory.split(parts(&self.w, Rows::Lying, rows.len(), cols.len()));
+        let input = Input::lying(cx, &self.w, cx.mat(&self.x), rows.clone(), input);
+        let sums = multiply(cx, &input, &self.w, cols, sums);
+        self.epilogue.store(cx, &sums, rows, &mut out);
     }
 }
 
@@ -166,25 +98,50 @@ mod tests {
     use super::*;
     use crate::ops::testing::{Lab, close, gelu, numbers, weight_as};
     use crate::tensor::DType;
+    use crate::tensor::packed::BLOCK;
     use proptest::prelude::*;
 
+    const FORMATS: [(DType, Format); 6] = [
+        (DType::F32, Format::F32),
+        (DType::F16, Format::F32),
+        (DType::BF16, Format::Wide),
+        (DType::F32, Format::Bf16),
+        (DType::BF16, Format::Bf16),
+        (DType::F32, Format::Q8),
+    ];
+
+    /// What the format makes of the input.
+    fn rounded(format: Format, x: &[f32], k: usize) -> Vec<f32> {
+        let block = |x: &[f32]| {
+            let scale = x.iter().fold(0.0f32, |a, b| a.max(b.abs())) / 127.0;
+            x.iter().map(|x| (x / scale).round_ties_even() * scale).collect::<Vec<_>>()
+        };
+        match format {
+            Format::F32 | Format::Wide => x.to_vec(),
+            Format::Bf16 => weight_as(DType::BF16, &[x.len()], x).to_f32(),
+            Format::Q8 => x.chunks(k).flat_map(|row| row.chunks(BLOCK)).flat_map(block).collect(),
+        }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
         fn agrees_with_the_naive_product(
-            m in 1usize..70, n in 1usize..150, k in 1usize..90, dtype in 0usize..3, add: bool, gated: bool, act in 0usize..3,
+            m in 1usize..70, n in 1usize..150, k in 1usize..200, first in 0usize..20, format in 0..FORMATS.len(),
+            add: bool, gated: bool, act in 0usize..3,
         ) {
             let mut lab = Lab::new();
+            let (dtype, format) = FORMATS[format];
             let (x, w, bias, old, gate) =
-                (numbers(m * k, 1), numbers(n * k, 2), numbers(n, 3), numbers(m * n, 4), numbers(m * n, 5));
-            let w = weight_as([DType::F32, DType::F16, DType::BF16][dtype], &[n, k], &w);
-            let wide = w.to_f32();
+                (numbers(m * k, 1), numbers((n + first) * k, 2), numbers(n, 3), numbers(m * n, 4), numbers(m * n, 5));
+            let w = Matrix::pack(&weight_as(dtype, &[n + first, k], &w), format).unwrap().slice_rows(first..first + n);
+            let (wide, rounded) = (w.to_f32(), rounded(format, &x, k));
             let activation = [Activation::Identity, Activation::Silu, Activation::Gelu][act];
             let mut expected = vec![0.0f64; m * n];
             for i in 0..m {
                 for j in 0..n {
-                    let sum: f64 = (0..k).map(|l| x[i * k + l] as f64 * wide[j * k + l] as f64).sum();
+                    let sum: f64 = (0..k).map(|l| rounded[i * k + l] as f64 * wide[j * k + l] as f64).sum();
                     let y = sum + bias[j] as f64;
                     let y = match activation {
                         Activation::Identity => y,
@@ -202,6 +159,28 @@ mod tests {
             op.epilogue.gate = gated.then_some(gate);
             for (isa, y) in lab.run(op) {
                 close(&y, &expected, 1e-6 * k as f64, isa)?;
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_company_nor_on_passes_over_k() {
+        // The weights of 4 panels are more than one pass holds.
+        let (m, n, k) = (23, 70, 2600);
+        let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
+        for (dtype, format) in FORMATS {
+            let w = Matrix::pack(&weight_as(dtype, &[n, k], &w), format).unwrap();
+            let run = |rows: std::ops::Range<usize>| {
+                let mut lab = Lab::new();
+                let x = lab.input(rows.len(), k, &x[rows.start * k..rows.end * k]);
+                let out = lab.output(rows.len(), n);
+                lab.run(Linear::new(x, &w, None, out))
+            };
+            let all = run(0..m);
+            for rows in [0..1, 3..5, 7..23] {
+                for ((isa, some), (_, all)) in run(rows.clone()).iter().zip(&all) {
+                    assert!(some[..] == all[rows.start * n..rows.end * n], "{format:?} on {isa}: rows {rows:?}");
+                }
             }
         }
     }

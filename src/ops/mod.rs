@@ -15,6 +15,7 @@ mod layer_norm;
 mod linear;
 mod nearest_code;
 mod noise;
+mod product;
 mod sum_rows;
 mod token_draw;
 
@@ -26,9 +27,10 @@ pub use diffusion_step::{COEFFICIENTS, DiffusionStep};
 pub use group_norm::{GroupNorm, GroupStats};
 pub use head_norm::HeadNorm;
 pub use layer_norm::{LayerNorm, Modulation};
-pub use linear::{Epilogue, Linear};
+pub use linear::Linear;
 pub use nearest_code::NearestCode;
 pub use noise::Noise;
+pub use product::Epilogue;
 pub use sum_rows::{Index, Source, SumRows};
 pub use token_draw::TokenDraw;
 

@@ -4,11 +4,10 @@
 //! its rounding of the smallest are compared again in f64, so the answer is that of exact arithmetic but for
 //! distances equal to 1e-15. FLOPs: 2 M K C.
 
-use super::linear::multiply;
+use super::product::{Input, Rows, multiply, parts};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
-use crate::simd::dot::WIDE_ROWS;
-use crate::tensor::{TileMut, Weight};
+use crate::tensor::{Matrix, TileMut, Weight};
 
 /// The op.
 #[derive(Debug, Clone)]
@@ -17,6 +16,8 @@ pub struct NearestCode {
     pub x: View,
     /// `[K, C]`, f32
     pub codebook: Weight,
+    /// The same, packed.
+    pub packed: Matrix,
     /// `[M, 1]`, i32
     pub out: View,
 }
@@ -36,7 +37,8 @@ impl Kernel for NearestCode {
     }
 
     fn worker_words(&self) -> usize {
-        WorkerMemory::words([ROWS * self.codebook.rows(), WIDE_ROWS * self.x.cols()])
+        let [sums, _, input] = parts(&self.packed, Rows::Lying, ROWS, self.codebook.rows());
+        WorkerMemory::words([sums, input, self.codebook.rows()])
     }
 
     fn tile(&self, cx: &Cx<'_>, out: TileMut<'_, f32>) {
@@ -45,17 +47,19 @@ impl Kernel for NearestCode {
         let x = cx.mat::<f32>(&self.x);
         let table = self.codebook.f32();
         let mut memory = cx.worker_memory();
-        let [sums, wide] = memory.split([rows.len() * codes, WIDE_ROWS * c]);
-        multiply(cx, x, rows.clone(), &self.codebook, 0..codes, sums, wide);
-        for (i, sums) in rows.zip(sums.chunks_mut(codes)) {
+        let [sums, _, input] = parts(&self.packed, Rows::Lying, rows.len(), codes);
+        let [sums, input, distances] = memory.split([sums, input, codes]);
+        let input = Input::lying(cx, &self.packed, x, rows.clone(), input);
+        let sums = multiply(cx, &input, &self.packed, 0..codes, sums);
+        for (i, sums) in rows.zip(sums.rows()) {
             let x = x.row(i);
             let length = x.iter().map(|x| x * x).sum::<f32>();
             let mut least = f32::INFINITY;
             let mut largest = length;
-            for (sum, entry) in sums.iter_mut().zip(table.chunks(c)) {
+            for ((distance, sum), entry) in distances.iter_mut().zip(sums).zip(table.chunks(c)) {
                 let square: f32 = entry.iter().map(|e| e * e).sum();
-                *sum = square - 2.0 * *sum;
-                least = least.min(*sum);
+                *distance = square - 2.0 * sum;
+                least = least.min(*distance);
                 largest = largest.max(square);
             }
             // Rounding of a sum of c products of numbers of these lengths.
@@ -64,7 +68,7 @@ impl Kernel for NearestCode {
                 let pairs = x.iter().zip(&table[k * c..(k + 1) * c]);
                 pairs.map(|(&x, &e)| (x as f64 - e as f64).powi(2)).sum::<f64>()
             };
-            let near = (0..codes).filter(|&k| sums[k] <= least + slack).map(|k| (k, exact(k)));
+            let near = (0..codes).filter(|&k| distances[k] <= least + slack).map(|k| (k, exact(k)));
             let best = near.reduce(|a, b| if b.1 < a.1 { b } else { a });
             out.row(i)[0] = best.map_or(0, |(k, _)| k as i32);
         }
@@ -75,6 +79,7 @@ impl Kernel for NearestCode {
 mod tests {
     use super::*;
     use crate::ops::testing::{Lab, numbers};
+    use crate::tensor::Format;
 
     #[test]
     fn finds_the_nearest_and_the_lowest_of_equals() {
@@ -93,7 +98,8 @@ mod tests {
             let expected: Vec<i32> = x.chunks(c).map(nearest).collect();
             let (x, out) = (lab.input(m, c, &x), lab.output(m, 1));
             let codebook = Weight::owned("codebook", &[k, c], &table).unwrap();
-            for (isa, y) in lab.run(NearestCode { x, codebook, out }) {
+            let packed = Matrix::pack(&codebook, Format::F32).unwrap();
+            for (isa, y) in lab.run(NearestCode { x, codebook, packed, out }) {
                 assert_eq!(y.iter().map(|y| y.to_bits() as i32).collect::<Vec<_>>(), expected, "{isa}");
             }
         }

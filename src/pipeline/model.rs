@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::{Masked, Rar, Vae, Vq};
 use crate::pool::Pool;
 use crate::simd::Isa;
-use crate::tensor::SharedBytes;
+use crate::tensor::{Precision, SharedBytes};
 use crate::weights::{Config, ModelFiles, Part, WeightMemory};
 use std::path::Path;
 use std::sync::Arc;
@@ -101,9 +101,17 @@ impl Networks {
 }
 
 impl Model {
-    /// Opens a model folder: `discon.json` beside the parts' `.safetensors`. Weights are mapped and used in place.
+    /// Opens a model folder: `discon.json` beside the parts' `.safetensors`. A packed folder (`discon pack`) is mapped
+    /// and used in place, in the precision it was packed for; from any other the matrices are packed into memory, for
+    /// f32.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::from_files(ModelFiles::open(folder.as_ref())?)
+    }
+
+    /// Opens a model folder to compute in that precision. A folder packed for it (`discon pack`) is used in place; one
+    /// packed for another is an error, unless its numbers are the same: bf16 weights serve f32 and bf16.
+    pub fn open_as(folder: impl AsRef<Path>, precision: Precision) -> Result<Self> {
+        Self::from_files(ModelFiles::open(folder.as_ref())?.compute_in(precision))
     }
 
     /// Opens a model whose files lie in memory, by the names they have in a folder: a host's pack file.

@@ -1,19 +1,26 @@
-//! The leaf for x86-64 processors with AVX2, FMA and F16C (2013 and later): eight lanes.
+//! The leaf for x86-64 processors with AVX2, FMA and F16C (2013 and later): eight lanes. Those with AVX-VNNI (2021 and
+//! later) multiply bytes faster.
 
 use super::{Job, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// Proof that the processor has AVX2, FMA and F16C.
+/// Proof that the processor has AVX2, FMA and F16C; with `VNNI` AVX-VNNI too.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Avx2(());
+pub(super) struct Leaf<const VNNI: bool>(());
+
+/// Without AVX-VNNI.
+pub(super) type Avx2 = Leaf<false>;
+
+/// With AVX-VNNI.
+pub(super) type AvxVnni = Leaf<true>;
 
 impl Avx2 {
     /// The proof, where it holds.
     pub(super) fn new() -> Option<Self> {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        has.then_some(Self(()))
+        has.then_some(Leaf(()))
     }
 
     /// Does `job`, compiled for this leaf.
@@ -26,7 +33,27 @@ impl Avx2 {
         // SAFETY: self proves that the processor has these features.
         unsafe { entry(self, job) }
     }
+}
 
+impl AvxVnni {
+    /// The proof, where it holds.
+    pub(super) fn new() -> Option<Self> {
+        (Avx2::new().is_some() && is_x86_feature_detected!("avxvnni")).then_some(Leaf(()))
+    }
+
+    /// Does `job`, compiled for this leaf.
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Out {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn entry<J: Job>(s: AvxVnni, job: J) -> J::Out {
+            job.run(s)
+        }
+        // SAFETY: self proves that the processor has these features.
+        unsafe { entry(self, job) }
+    }
+}
+
+impl<const VNNI: bool> Leaf<VNNI> {
     /// A mask whose first `n` lanes are set.
     #[inline(always)]
     fn mask(self, n: usize) -> __m256i {
@@ -48,8 +75,9 @@ macro_rules! intrinsic {
     };
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Leaf<VNNI> {
     type V = __m256;
+    type I = __m256i;
     const LANES: usize = 8;
     const ACCUMULATORS: usize = 8;
 
@@ -115,6 +143,59 @@ impl Simd for Avx2 {
     unsafe fn load_f16(self, x: *const f16) -> __m256 {
         // SAFETY: eight elements (16 bytes) are readable at x; self proves the features.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(self, x: *const u32) -> __m256i {
+        // SAFETY: eight words are readable at x; self proves the features.
+        unsafe { _mm256_loadu_si256(x.cast()) }
+    }
+
+    #[inline(always)]
+    fn splat_word(self, x: u32) -> __m256i {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_set1_epi32(x as i32) }
+    }
+
+    #[inline(always)]
+    fn pair_low(self, w: __m256i) -> __m256 {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(w)) }
+    }
+
+    #[inline(always)]
+    fn pair_high(self, w: __m256i) -> __m256 {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(0xffff_0000u32 as i32))) }
+    }
+
+    #[inline(always)]
+    fn dot_quads(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: self proves the features. Without VNNI, bytes are widened to 16 bits, the odd and the even ones by
+        // themselves: a sum of two products is at most 2 * 255 * 128 and exact.
+        unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(acc, w, x);
+            }
+            let even = _mm256_madd_epi16(
+                _mm256_and_si256(w, _mm256_set1_epi16(0xff)),
+                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)),
+            );
+            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(w), _mm256_srai_epi16::<8>(x));
+            _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+        }
+    }
+
+    #[inline(always)]
+    fn to_float(self, x: __m256i) -> __m256 {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, x: *const u32) {
+        // SAFETY: prefetching faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
     }
 
     #[inline(always)]

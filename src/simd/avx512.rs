@@ -1,12 +1,22 @@
-//! The leaf for x86-64 processors with AVX-512 F, BW, DQ and VL: sixteen lanes, tails by mask.
+//! The leaf for x86-64 processors with AVX-512 F, BW, DQ and VL: sixteen lanes, tails by mask. Those with VNNI multiply
+//! bytes faster, those with BF16 bfloat16.
 
 use super::{Job, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// Proof that the processor has AVX-512 F, BW, DQ and VL, and all of the AVX2 leaf.
+/// Proof that the processor has AVX-512 F, BW, DQ and VL, and all of the AVX2 leaf; with `VNNI` and `BF16` those too.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Avx512(());
+pub(super) struct Leaf<const VNNI: bool, const BF16: bool>(());
+
+/// Without more.
+pub(super) type Avx512 = Leaf<false, false>;
+
+/// With VNNI.
+pub(super) type Avx512Vnni = Leaf<true, false>;
+
+/// With VNNI and BF16.
+pub(super) type Avx512Bf16 = Leaf<true, true>;
 
 impl Avx512 {
     /// The proof, where it holds.
@@ -16,7 +26,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        has.then_some(Self(()))
+        has.then_some(Leaf(()))
     }
 
     /// Does `job`, compiled for this leaf.
@@ -24,6 +34,42 @@ impl Avx512 {
     pub(super) fn run<J: Job>(self, job: J) -> J::Out {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         fn entry<J: Job>(s: Avx512, job: J) -> J::Out {
+            job.run(s)
+        }
+        // SAFETY: self proves that the processor has these features.
+        unsafe { entry(self, job) }
+    }
+}
+
+impl Avx512Vnni {
+    /// The proof, where it holds.
+    pub(super) fn new() -> Option<Self> {
+        (Avx512::new().is_some() && is_x86_feature_detected!("avx512vnni")).then_some(Leaf(()))
+    }
+
+    /// Does `job`, compiled for this leaf.
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Out {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512vnni")]
+        fn entry<J: Job>(s: Avx512Vnni, job: J) -> J::Out {
+            job.run(s)
+        }
+        // SAFETY: self proves that the processor has these features.
+        unsafe { entry(self, job) }
+    }
+}
+
+impl Avx512Bf16 {
+    /// The proof, where it holds.
+    pub(super) fn new() -> Option<Self> {
+        (Avx512Vnni::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(Leaf(()))
+    }
+
+    /// Does `job`, compiled for this leaf.
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Out {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512vnni,avx512bf16")]
+        fn entry<J: Job>(s: Avx512Bf16, job: J) -> J::Out {
             job.run(s)
         }
         // SAFETY: self proves that the processor has these features.
@@ -50,8 +96,9 @@ macro_rules! intrinsic {
     };
 }
 
-impl Simd for Avx512 {
+impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     type V = __m512;
+    type I = __m512i;
     const LANES: usize = 16;
     const ACCUMULATORS: usize = 16;
 
@@ -114,6 +161,75 @@ impl Simd for Avx512 {
     unsafe fn load_f16(self, x: *const f16) -> __m512 {
         // SAFETY: sixteen elements (32 bytes) are readable at x; self proves the features.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(self, x: *const u32) -> __m512i {
+        // SAFETY: sixteen words are readable at x; self proves the features.
+        unsafe { _mm512_loadu_si512(x.cast()) }
+    }
+
+    #[inline(always)]
+    fn splat_word(self, x: u32) -> __m512i {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_set1_epi32(x as i32) }
+    }
+
+    #[inline(always)]
+    fn pair_low(self, w: __m512i) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(w)) }
+    }
+
+    #[inline(always)]
+    fn pair_high(self, w: __m512i) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(0xffff_0000u32 as i32))) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, acc: __m512, x: __m512i, w: __m512i) -> __m512 {
+        if !BF16 {
+            let acc = self.fma(self.pair_low(x), self.pair_low(w), acc);
+            return self.fma(self.pair_high(x), self.pair_high(w), acc);
+        }
+        // SAFETY: self proves the features; the types are the same 64 bytes.
+        unsafe {
+            _mm512_dpbf16_ps(
+                acc,
+                std::mem::transmute::<__m512i, __m512bh>(x),
+                std::mem::transmute::<__m512i, __m512bh>(w),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn dot_quads(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: self proves the features. Without VNNI, bytes are widened to 16 bits, the odd and the even ones by
+        // themselves: a sum of two products is at most 2 * 255 * 128 and exact.
+        unsafe {
+            if VNNI {
+                return _mm512_dpbusd_epi32(acc, w, x);
+            }
+            let even = _mm512_madd_epi16(
+                _mm512_and_si512(w, _mm512_set1_epi16(0xff)),
+                _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(x)),
+            );
+            let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(w), _mm512_srai_epi16::<8>(x));
+            _mm512_add_epi32(acc, _mm512_add_epi32(even, odd))
+        }
+    }
+
+    #[inline(always)]
+    fn to_float(self, x: __m512i) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, x: *const u32) {
+        // SAFETY: prefetching faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
     }
 
     #[inline(always)]

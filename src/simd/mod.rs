@@ -13,6 +13,7 @@ mod avx2;
 mod avx512;
 pub mod dot;
 pub mod math;
+pub mod panels;
 mod scalar;
 
 use crate::error::{Error, Result};
@@ -28,6 +29,8 @@ use std::fmt;
 pub trait Simd: Copy + Send + Sync + 'static {
     /// A vector of [`Simd::LANES`] floats.
     type V: Copy;
+    /// A vector of as many 32-bit words.
+    type I: Copy;
     /// Floats a vector.
     const LANES: usize;
     /// Accumulators that [`dot`] keeps in registers: a tile has this many outputs.
@@ -65,6 +68,34 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `x` is valid for reading `LANES` elements.
     unsafe fn load_f16(self, x: *const f16) -> Self::V;
+
+    /// `LANES` words from `x`.
+    ///
+    /// # Safety
+    /// `x` is valid for reading `LANES` words.
+    unsafe fn load_words(self, x: *const u32) -> Self::I;
+    /// All lanes `x`.
+    fn splat_word(self, x: u32) -> Self::I;
+    /// The bfloat16 in the lower half of each word, widened.
+    fn pair_low(self, w: Self::I) -> Self::V;
+    /// The bfloat16 in the upper half of each word, widened.
+    fn pair_high(self, w: Self::I) -> Self::V;
+    /// In each lane `acc + x0 w0 + x1 w1`, x and w pairs of bfloat16. Roundings, their order and what becomes of
+    /// numbers below 1.2e-38 are the leaf's.
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::V, x: Self::I, w: Self::I) -> Self::V {
+        let acc = self.fma(self.pair_low(x), self.pair_low(w), acc);
+        self.fma(self.pair_high(x), self.pair_high(w), acc)
+    }
+    /// In each lane `acc + w0 x0 + w1 x1 + w2 x2 + w3 x3`, w unsigned and x signed bytes, exactly.
+    fn dot_quads(self, acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// Signed words as floats, rounded to the nearest.
+    fn to_float(self, x: Self::I) -> Self::V;
+    /// Asks for the cache line at `x`, which need not be valid.
+    #[inline(always)]
+    fn prefetch(self, x: *const u32) {
+        let _ = x;
+    }
 
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -219,7 +250,13 @@ enum Leaf {
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
+    AvxVnni(avx2::Avx2, avx2::AvxVnni),
+    #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(avx512::Avx512, avx512::Avx512Vnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(avx512::Avx512, avx512::Avx512Bf16),
 }
 
 impl Isa {
@@ -233,8 +270,12 @@ impl Isa {
         let mut all = vec![Self(Leaf::Scalar(scalar::Scalar))];
         #[cfg(target_arch = "x86_64")]
         {
-            all.extend(avx2::Avx2::new().map(|s| Self(Leaf::Avx2(s))));
-            all.extend(avx512::Avx512::new().map(|s| Self(Leaf::Avx512(s))));
+            let (avx2, avx512) = (avx2::Avx2::new(), avx512::Avx512::new());
+            all.extend(avx2.map(|s| Self(Leaf::Avx2(s))));
+            all.extend(avx2.zip(avx2::AvxVnni::new()).map(|(s, dots)| Self(Leaf::AvxVnni(s, dots))));
+            all.extend(avx512.map(|s| Self(Leaf::Avx512(s))));
+            all.extend(avx512.zip(avx512::Avx512Vnni::new()).map(|(s, dots)| Self(Leaf::Avx512Vnni(s, dots))));
+            all.extend(avx512.zip(avx512::Avx512Bf16::new()).map(|(s, dots)| Self(Leaf::Avx512Bf16(s, dots))));
         }
         all
     }
@@ -248,14 +289,20 @@ impl Isa {
         })
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avxvnni` (avx2 with 8-bit products), `avx512`, `avx512vnni` or `avx512bf16` (with both).
     pub fn name(self) -> &'static str {
         match self.0 {
             Leaf::Scalar(_) => "scalar",
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Leaf::AvxVnni(..) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Leaf::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx512Vnni(..) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx512Bf16(..) => "avx512bf16",
         }
     }
 
@@ -265,9 +312,24 @@ impl Isa {
         match self.0 {
             Leaf::Scalar(s) => job.run(s),
             #[cfg(target_arch = "x86_64")]
-            Leaf::Avx2(s) => s.run(job),
+            Leaf::Avx2(s) | Leaf::AvxVnni(s, _) => s.run(job),
             #[cfg(target_arch = "x86_64")]
-            Leaf::Avx512(s) => s.run(job),
+            Leaf::Avx512(s) | Leaf::Avx512Vnni(s, _) | Leaf::Avx512Bf16(s, _) => s.run(job),
+        }
+    }
+
+    /// Does `job`, which lives by [`Simd::dot_pairs`] or [`Simd::dot_quads`], with this instruction set: compiled once
+    /// more for every leaf that has instructions for them, which [`Isa::run`] leaves unused.
+    #[inline]
+    pub fn run_dots<J: Job>(self, job: J) -> J::Out {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Leaf::AvxVnni(_, s) => s.run(job),
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx512Vnni(_, s) => s.run(job),
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx512Bf16(_, s) => s.run(job),
+            _ => self.run(job),
         }
     }
 }

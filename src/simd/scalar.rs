@@ -17,6 +17,7 @@ fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
 
 impl Simd for Scalar {
     type V = V;
+    type I = [u32; 4];
     const LANES: usize = 4;
     const ACCUMULATORS: usize = 8;
 
@@ -61,6 +62,39 @@ impl Simd for Scalar {
     unsafe fn load_f16(self, x: *const f16) -> V {
         // SAFETY: four elements are readable at x.
         std::array::from_fn(|i| unsafe { *x.add(i) }.to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(self, x: *const u32) -> [u32; 4] {
+        // SAFETY: four words are readable at x; the array type has their alignment.
+        unsafe { x.cast::<[u32; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn splat_word(self, x: u32) -> [u32; 4] {
+        [x; 4]
+    }
+
+    #[inline(always)]
+    fn pair_low(self, w: [u32; 4]) -> V {
+        w.map(|w| f32::from_bits(w << 16))
+    }
+
+    #[inline(always)]
+    fn pair_high(self, w: [u32; 4]) -> V {
+        w.map(|w| f32::from_bits(w & 0xffff_0000))
+    }
+
+    #[inline(always)]
+    fn dot_quads(self, acc: [u32; 4], w: [u32; 4], x: [u32; 4]) -> [u32; 4] {
+        let byte = |i: u32, w: u32, x: u32| i32::from((w >> i) as u8) * i32::from((x >> i) as i8);
+        let dot = |w, x| byte(0, w, x) + byte(8, w, x) + byte(16, w, x) + byte(24, w, x);
+        std::array::from_fn(|i| acc[i].wrapping_add(dot(w[i], x[i]) as u32))
+    }
+
+    #[inline(always)]
+    fn to_float(self, x: [u32; 4]) -> V {
+        x.map(|x| x as i32 as f32)
     }
 
     #[inline(always)]

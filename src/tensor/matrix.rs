@@ -92,6 +92,14 @@ impl<'a, T> Mat<'a, T> {
         self.layout
     }
 
+    /// The same matrix, its elements read as `U`, of the same size.
+    pub fn cast<U: bytemuck::Pod>(self) -> Mat<'a, U>
+    where
+        T: bytemuck::Pod,
+    {
+        Mat { data: bytemuck::cast_slice(self.data), layout: self.layout }
+    }
+
     /// The columns `cols` of all rows.
     pub fn columns(&self, cols: Range<usize>) -> Self {
         assert!(cols.end <= self.layout.cols);

@@ -3,9 +3,11 @@
 mod aligned;
 mod dtype;
 mod matrix;
+pub mod packed;
 mod weight;
 
 pub use aligned::AlignedBytes;
 pub use dtype::DType;
 pub use matrix::{Layout, Mat, TileMut};
+pub use packed::{Format, Matrix, Precision};
 pub use weight::{Elements, SharedBytes, Weight};

@@ -68,23 +68,14 @@ impl Weight {
         Self(Arc::new(Inner { name: name.to_owned(), dtype, shape: shape.to_vec(), bytes, range, in_place: false }))
     }
 
-    /// Rows `rows` of the weight seen as a matrix, sharing its bytes. Panics if there are fewer.
-    pub fn slice_rows(&self, rows: Range<usize>) -> Self {
-        let cols = self.cols();
-        self.part(rows.start * cols..rows.end * cols, vec![rows.len(), cols])
-    }
-
     /// Elements `range` of a vector, sharing its bytes. Panics if there are fewer.
     pub fn slice_elements(&self, range: Range<usize>) -> Self {
-        self.part(range.clone(), vec![range.len()])
-    }
-
-    fn part(&self, elements: Range<usize>, shape: Vec<usize>) -> Self {
         let size = self.dtype().size();
-        let range = self.0.range.start + elements.start * size..self.0.range.start + elements.end * size;
-        assert!(range.start <= range.end && range.end <= self.0.range.end, "{elements:?} of {self:?}");
-        let (name, bytes) = (self.0.name.clone(), Arc::clone(&self.0.bytes));
-        Self(Arc::new(Inner { name, dtype: self.0.dtype, shape, bytes, range, in_place: self.0.in_place }))
+        let bytes = self.0.range.start + range.start * size..self.0.range.start + range.end * size;
+        assert!(bytes.start <= bytes.end && bytes.end <= self.0.range.end, "{range:?} of {self:?}");
+        let Inner { name, dtype, in_place, bytes: shared, .. } = &*self.0;
+        let (name, shape, shared) = (name.clone(), vec![range.len()], Arc::clone(shared));
+        Self(Arc::new(Inner { name, dtype: *dtype, shape, bytes: shared, range: bytes, in_place: *in_place }))
     }
 
     /// The tensor's name in its file.
@@ -122,9 +113,14 @@ impl Weight {
         self.0.in_place
     }
 
+    /// The bytes of the elements.
+    pub fn stored(&self) -> &[u8] {
+        &(*self.0.bytes).as_ref()[self.0.range.clone()]
+    }
+
     /// The elements.
     pub fn elements(&self) -> Elements<'_> {
-        let bytes = &(*self.0.bytes).as_ref()[self.0.range.clone()];
+        let bytes = self.stored();
         match self.0.dtype {
             DType::F16 => Elements::F16(bytemuck::cast_slice(bytes)),
             DType::BF16 => Elements::BF16(bytemuck::cast_slice(bytes)),

@@ -4,7 +4,7 @@ use super::config::{Config, MAX_CONFIG_BYTES};
 use super::file::TensorFile;
 use super::part::Part;
 use crate::error::{Error, Result};
-use crate::tensor::SharedBytes;
+use crate::tensor::{Precision, SharedBytes};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -79,6 +79,13 @@ impl ModelFiles {
         })
     }
 
+    /// The same files, to compute in `precision`.
+    pub fn compute_in(self, precision: Precision) -> Self {
+        let part = |part: Option<Part>| part.map(|part| part.compute_in(precision));
+        let Self { config, rar, masked, vae, vq } = self;
+        Self { config, rar: part(rar), masked: part(masked), vae: part(vae), vq: part(vq) }
+    }
+
     fn collect(
         config: Config,
         config_name: &str,
@@ -91,7 +98,8 @@ impl ModelFiles {
                 expected: format!("a section for `{file}`, which is there"),
                 found: "nothing".to_owned(),
             }),
-            (opened, _) => Ok(opened.map(Part::new)),
+            (None, _) => Ok(None),
+            (Some(opened), _) => Part::new(opened).map(Some),
         };
         let rar = part("rar", config.rar.is_some(), RAR_FILE)?;
         let masked = part("discon", config.discon.is_some(), DISCON_FILE)?;

@@ -25,7 +25,7 @@ pub use config::{
 pub use file::{TensorFile, TensorView};
 pub use folder::{CONFIG_FILE, DISCON_FILE, ModelFiles, RAR_FILE, VAE_FILE, VQ_FILE};
 pub use header::{MAX_DIMS, MAX_HEADER_BYTES, MAX_TENSORS};
-pub use part::{Part, WeightMemory, concat_rows};
+pub use part::{PACKED, Part, Taken, WeightMemory, concat_rows};
 pub use synth::{SynthSize, synth};
 pub use tensors::{TensorList, TensorSpec, VaeAttention, tensors};
 

@@ -2,21 +2,50 @@
 
 use super::file::{TensorFile, TensorView};
 use crate::error::{Error, Result};
-use crate::tensor::{AlignedBytes, DType, Elements, Weight};
-use std::collections::HashSet;
+use crate::tensor::{AlignedBytes, DType, Elements, Format, Matrix, Precision, Weight};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// The tensors of one part of a model.
 ///
 /// A builder takes what its config asks for, each with its exact shape, and ends with [`Part::finish`], which refuses
-/// a file that holds more: then it is of another model, or of a config that leaves something out. Weights are taken in
-/// place, so that a mapped file is read only as far as it is used, and copied only where a method says so or where the
-/// bytes are not aligned.
+/// a file that holds more: then it is of another model, or of a config that leaves something out.
+///
+/// Matrices of products come in kernel order ([`crate::tensor::packed`]). A packed file, whose metadata has an entry
+/// [`PACKED`], holds them so: everything is taken in place and a mapped file is read only as far as it is used. From
+/// any other file matrices are packed into copies; tables and f32 vectors are in place there too, if they are aligned.
 #[derive(Debug)]
 pub struct Part {
     file: TensorFile,
-    taken: HashSet<String>,
+    precision: Precision,
+    packed: bool,
+    taken: BTreeMap<String, Taken>,
     memory: WeightMemory,
+}
+
+/// The entry of a packed file's metadata: the name of the [`Precision`] that it was packed for.
+pub const PACKED: &str = "packed";
+
+/// What was taken under one name.
+#[derive(Debug, Clone)]
+pub enum Taken {
+    /// A vector or table.
+    Weight(Weight),
+    /// A matrix in kernel order.
+    Matrix(Matrix),
+}
+
+impl Taken {
+    /// Dtype, shape and bytes, as a packed file holds them.
+    pub fn stored(&self) -> (DType, Vec<usize>, &[u8]) {
+        match self {
+            Self::Weight(w) => (w.dtype(), w.shape().to_vec(), w.stored()),
+            Self::Matrix(m) => {
+                let (dtype, shape) = m.format().stored(m.rows(), m.cols());
+                (dtype, shape, m.stored())
+            }
+        }
+    }
 }
 
 /// Where the weights lie that were taken.
@@ -24,8 +53,8 @@ pub struct Part {
 pub struct WeightMemory {
     /// Bytes used where they are: mapped files, a host's pack file.
     pub in_place: u64,
-    /// Bytes of copies: unaligned tensors, convolutions whose channels were reordered, widened vectors. A table that
-    /// a network joins from several, and keeps beside them, is not counted.
+    /// Bytes of copies: matrices that were packed, unaligned tensors, widened vectors. A table that a network joins
+    /// from several, and keeps beside them, is not counted.
     pub copied: u64,
 }
 
@@ -37,14 +66,39 @@ impl std::ops::Add for WeightMemory {
 }
 
 impl Part {
-    /// A part of which nothing has been taken.
-    pub fn new(file: TensorFile) -> Self {
-        Self { file, taken: HashSet::new(), memory: WeightMemory::default() }
+    /// A part of which nothing has been taken, to compute in what a packed file was packed for, else in f32.
+    pub fn new(file: TensorFile) -> Result<Self> {
+        let packed = match file.metadata().get(PACKED) {
+            None => None,
+            Some(name) => Some(Precision::named(name).map_err(|_| Error::Format {
+                file: file.name().to_owned(),
+                what: format!("metadata `{PACKED}`"),
+                expected: "f32, bf16 or q8".to_owned(),
+                found: format!("{name:?}"),
+            })?),
+        };
+        Ok(Self {
+            file,
+            precision: packed.unwrap_or(Precision::F32),
+            packed: packed.is_some(),
+            taken: BTreeMap::new(),
+            memory: WeightMemory::default(),
+        })
     }
 
     /// The file that the part lies in.
     pub fn file(&self) -> &TensorFile {
         &self.file
+    }
+
+    /// The same part, to compute in `precision`.
+    pub fn compute_in(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// What products with its matrices are computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Where the weights lie that were taken so far.
@@ -75,6 +129,7 @@ impl Part {
         let wide = concat(name, &[len], std::slice::from_ref(&weight))?;
         *self.counter(&weight) -= weight.byte_len() as u64;
         *self.counter(&wide) += wide.byte_len() as u64;
+        self.taken.insert(name.to_owned(), Taken::Weight(wide.clone()));
         Ok(wide)
     }
 
@@ -92,31 +147,81 @@ impl Part {
         self.take_if(name, enough, || format!("[1, at least {min_rows}, {cols}]"), rows)
     }
 
-    /// The convolution `name`, stored as `[cout, cin, k, k]`, as a matrix `[cout, k * k * cin]` whose rows go over
-    /// `[ky][kx][cin]`, the input channel innermost. A copy of the same dtype, unless k is 1: then it is in place.
-    pub fn take_conv(&mut self, name: &str, cout: usize, cin: usize, k: usize) -> Result<Weight> {
-        let shape = [cout, cin, k, k];
-        let exact = |found: &[usize]| found == shape;
-        if k == 1 {
-            return self.take_if(name, exact, || format!("{shape:?}"), |_| vec![cout, cin]);
-        }
-        let view = self.check(name, exact, || format!("{shape:?}"))?;
-        let mut bytes = AlignedBytes::zeroed(view.bytes.len(), name)?;
-        // The file holds this many bytes, so none of these products wraps.
-        match view.dtype.size() {
-            2 => channels_innermost::<2>(view.bytes, bytes.bytes_mut(), cin, k * k),
-            _ => channels_innermost::<4>(view.bytes, bytes.bytes_mut(), cin, k * k),
-        }
-        let weight = Weight::from_aligned(name, view.dtype, &[cout, k * k * cin], bytes);
-        *self.counter(&weight) += weight.byte_len() as u64;
-        self.taken.insert(name.to_owned());
-        Ok(weight)
+    /// The matrix `name`, stored as `[rows, cols]`, in kernel order.
+    pub fn take_matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        self.matrix(name, self.precision, &[rows, cols], (rows, cols), 1)
     }
 
-    /// Ends the taking: an error that names the tensors nobody took, if there are any.
-    pub fn finish(self) -> Result<()> {
-        let left: Vec<&str> = self.file.names().filter(|n| !self.taken.contains(*n)).collect();
-        let Some(&first) = left.first() else { return Ok(()) };
+    /// The convolution `name`, stored as `[cout, cin, k, k]`, as a matrix `[cout, k * k * cin]` in kernel order whose
+    /// rows go over `[ky][kx][cin]`, the input channel innermost. 8-bit models have them in bf16.
+    pub fn take_conv(&mut self, name: &str, cout: usize, cin: usize, k: usize) -> Result<Matrix> {
+        let precision = if self.precision == Precision::Q8 { Precision::Bf16 } else { self.precision };
+        // Config limits keep these products far from overflow.
+        self.matrix(name, precision, &[cout, cin, k, k], (cout, k * k * cin), k * k)
+    }
+
+    /// The matrix `[rows, cols]` from a tensor stored in `shape`, whose rows have `taps` for each input channel.
+    fn matrix(
+        &mut self,
+        name: &str,
+        precision: Precision,
+        shape: &[usize],
+        (rows, cols): (usize, usize),
+        taps: usize,
+    ) -> Result<Matrix> {
+        let matrix = if self.packed {
+            let view = self.file.view(name);
+            let format = |dtype| match (precision, dtype) {
+                (Precision::F32, DType::F32) => Some(Format::F32),
+                (Precision::F32, DType::BF16) => Some(Format::Wide),
+                (Precision::Bf16, DType::BF16) => Some(Format::Bf16),
+                (Precision::Q8, DType::U8) => Some(Format::Q8),
+                (Precision::Q8, DType::BF16) if precision.format(dtype, rows, cols) == Format::Bf16 => {
+                    Some(Format::Bf16)
+                }
+                _ => None,
+            };
+            let fits =
+                |v: &TensorView<'_>| format(v.dtype).filter(|f| f.stored(rows, cols) == (v.dtype, v.shape.to_vec()));
+            let Some(format) = view.as_ref().and_then(fits) else {
+                let (dtype, shape) = precision.format(DType::BF16, rows, cols).stored(rows, cols);
+                let expected = format!("a matrix {rows} x {cols} packed for {precision}: {dtype} {shape:?} or alike");
+                let found = view.map_or_else(|| "nothing".to_owned(), |v| v.to_string());
+                return Err(self.error(name, expected, found));
+            };
+            let in_place = self
+                .file
+                .shared(name)
+                .and_then(|(bytes, range)| Matrix::in_place(name, format, (rows, cols), bytes, range));
+            match (in_place, view) {
+                (None, Some(view)) => Matrix::from_aligned(name, format, (rows, cols), copy(name, view.bytes)?),
+                (Some(matrix), _) => matrix,
+                (None, None) => return Err(self.error(name, "a packed matrix", "nothing")),
+            }
+        } else {
+            let view = self.check(name, |found| found == shape, || format!("{shape:?}"))?;
+            let mut bytes = copy(name, view.bytes)?;
+            if taps > 1 {
+                // The file holds this many bytes, so none of these products wraps.
+                match view.dtype.size() {
+                    2 => channels_innermost::<2>(view.bytes, bytes.bytes_mut(), cols / taps, taps),
+                    _ => channels_innermost::<4>(view.bytes, bytes.bytes_mut(), cols / taps, taps),
+                }
+            }
+            let weight = Weight::from_aligned(name, view.dtype, &[rows, cols], bytes);
+            Matrix::pack(&weight, precision.format(view.dtype, rows, cols))?
+        };
+        let counter = if matrix.is_in_place() { &mut self.memory.in_place } else { &mut self.memory.copied };
+        *counter += matrix.stored().len() as u64;
+        self.taken.insert(name.to_owned(), Taken::Matrix(matrix.clone()));
+        Ok(matrix)
+    }
+
+    /// Ends the taking and gives what was taken, by name: an error that names the tensors nobody took, if there are
+    /// any.
+    pub fn finish(self) -> Result<BTreeMap<String, Taken>> {
+        let left: Vec<&str> = self.file.names().filter(|n| !self.taken.contains_key(*n)).collect();
+        let Some(&first) = left.first() else { return Ok(self.taken) };
         let mut found = self.file.view(first).map_or_else(String::new, |v| v.to_string());
         if left.len() > 1 {
             const NAMED: usize = 8;
@@ -141,14 +246,10 @@ impl Part {
             self.file.shared(name).and_then(|(bytes, range)| Weight::in_place(name, view.dtype, &shape, bytes, range));
         let weight = match in_place {
             Some(weight) => weight,
-            None => {
-                let mut bytes = AlignedBytes::zeroed(view.bytes.len(), name)?;
-                bytes.bytes_mut().copy_from_slice(view.bytes);
-                Weight::from_aligned(name, view.dtype, &shape, bytes)
-            }
+            None => Weight::from_aligned(name, view.dtype, &shape, copy(name, view.bytes)?),
         };
         *self.counter(&weight) += weight.byte_len() as u64;
-        self.taken.insert(name.to_owned());
+        self.taken.insert(name.to_owned(), Taken::Weight(weight.clone()));
         Ok(weight)
     }
 
@@ -209,6 +310,13 @@ fn concat(name: &str, shape: &[usize], parts: &[Weight]) -> Result<Weight> {
     Ok(Weight::from_aligned(name, DType::F32, shape, bytes))
 }
 
+/// An aligned copy of `bytes`, for the tensor `name`.
+fn copy(name: &str, bytes: &[u8]) -> Result<AlignedBytes> {
+    let mut aligned = AlignedBytes::zeroed(bytes.len(), name)?;
+    aligned.bytes_mut().copy_from_slice(bytes);
+    Ok(aligned)
+}
+
 /// `[cout][cin][taps]` to `[cout][taps][cin]`, over elements of `N` bytes that need not be aligned.
 fn channels_innermost<const N: usize>(from: &[u8], to: &mut [u8], cin: usize, taps: usize) {
     let (from, to) = (from.as_chunks::<N>().0, to.as_chunks_mut::<N>().0);
@@ -256,7 +364,7 @@ mod tests {
         to[..8].copy_from_slice(&120u64.to_le_bytes());
         to[8..128].copy_from_slice(header.as_bytes());
         to[128..].copy_from_slice(&data);
-        Part::new(TensorFile::from_bytes("test", Arc::new(Shifted(bytes, shift))).unwrap())
+        Part::new(TensorFile::from_bytes("test", Arc::new(Shifted(bytes, shift))).unwrap()).unwrap()
     }
 
     fn counted(n: usize) -> Vec<f32> {
@@ -310,7 +418,8 @@ mod tests {
         for (dtype, shift) in [(DType::F32, 0), (DType::F32, 3), (DType::BF16, 0), (DType::BF16, 1)] {
             let mut part = part(dtype, &[cout, cin, k, k], shift);
             let w = part.take_conv("w", cout, cin, k).unwrap();
-            assert_eq!((w.dtype(), w.shape()), (dtype, [cout, k * k * cin].as_slice()));
+            let format = if dtype == DType::F32 { Format::F32 } else { Format::Wide };
+            assert_eq!((w.format(), w.rows(), w.cols()), (format, cout, k * k * cin));
             let numbers = w.to_f32();
             for (o, y, x, i) in (0..cout)
                 .flat_map(|o| (0..k).flat_map(move |y| (0..k).flat_map(move |x| (0..cin).map(move |i| (o, y, x, i)))))
@@ -322,7 +431,7 @@ mod tests {
         }
         let mut part = part(DType::F32, &[4, 3, 1, 1], 0);
         let w = part.take_conv("w", 4, 3, 1).unwrap();
-        assert_eq!((w.shape(), w.to_f32(), w.is_in_place()), ([4, 3].as_slice(), counted(12), true));
+        assert_eq!((w.rows(), w.cols(), w.to_f32(), w.is_in_place()), (4, 3, counted(12), false));
     }
 
     #[test]

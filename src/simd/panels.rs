@@ -1,0 +1,422 @@
+//! Products with packed weights: `out[i][j] = sum over k of x[i][k] w[j][k]`, the heart of every matrix product and
+//! convolution here.
+//!
+//! Weights lie in panels ([`crate::tensor::packed`]). A tile keeps one accumulator an output in registers and runs
+//! along K: each line of a panel is loaded once and meets one broadcast of every row of the input. So few rows read
+//! the weights at the speed of memory, and many rows use the arithmetic units to the full. Every output is the same
+//! sum in the same order, k = 0, 1, 2, ..., whatever the tile's shape and however K is cut.
+
+use super::{Job, Simd};
+use crate::tensor::Mat;
+use crate::tensor::packed::{BLOCK, Format, LINE, PANEL, steps_per_unit};
+use std::ops::Range;
+
+/// Words of a line.
+const LINE_WORDS: usize = LINE / 4;
+
+/// Words by which panels are fetched ahead: the hardware's own prefetching stops at each page's end.
+const AHEAD: usize = 16 * LINE_WORDS;
+
+/// Words of the panels that one pass over the rows reads again and again: they stay in the second-level cache.
+const PASS_WORDS: usize = 64 * 1024;
+
+/// The product of some rows of `x` with some panels.
+pub struct Product<'a> {
+    /// The left operand: f32 bits for [`Format::F32`] and [`Format::Wide`], else rows made by [`Prepare`].
+    pub x: Mat<'a, u32>,
+    /// Rows of `x` to take.
+    pub rows: Range<usize>,
+    /// All panels.
+    pub w: &'a [u32],
+    /// How they are stored.
+    pub format: Format,
+    /// Length of the sums.
+    pub k: usize,
+    /// Panels to take.
+    pub panels: Range<usize>,
+    /// The result, dense rows of `16 panels.len()`.
+    pub out: &'a mut [f32],
+}
+
+impl Job for Product<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match self.format {
+            Format::F32 => self.sweep::<S, Single>(s),
+            Format::Wide => self.sweep::<S, WidePair>(s),
+            Format::Bf16 => self.sweep::<S, Pair>(s),
+            Format::Q8 => self.sweep::<S, Block>(s),
+        }
+    }
+}
+
+/// How a format's numbers meet the input, a unit of lines at a time.
+trait Kind {
+    /// Numbers along K a unit.
+    const NUMBERS: usize;
+    /// Words of an input row a unit.
+    const WORDS: usize;
+    /// Lines of a panel a unit.
+    const LINES: usize;
+
+    /// Adds the products of one unit. With `HALF` only the first of a unit's two numbers is there.
+    ///
+    /// # Safety
+    /// `WORDS` words are readable behind each `x` (one with `HALF`), `LINES` lines' share of a vector each behind
+    /// each `w`.
+    unsafe fn unit<S: Simd, const R: usize, const C: usize, const HALF: bool>(
+        s: S,
+        x: [*const u32; R],
+        w: [*const u32; C],
+        acc: [[S::V; C]; R],
+    ) -> [[S::V; C]; R];
+}
+
+/// [`Format::F32`]
+struct Single;
+
+impl Kind for Single {
+    const NUMBERS: usize = 1;
+    const WORDS: usize = 1;
+    const LINES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn unit<S: Simd, const R: usize, const C: usize, const HALF: bool>(
+        s: S,
+        x: [*const u32; R],
+        w: [*const u32; C],
+        mut acc: [[S::V; C]; R],
+    ) -> [[S::V; C]; R] {
+        // SAFETY: a word of each row and a vector of each panel are readable.
+        unsafe {
+            let w: [S::V; C] = std::array::from_fn(|c| s.load_ptr(w[c].cast()));
+            for r in 0..R {
+                let x = s.splat(*x[r].cast());
+                for c in 0..C {
+                    acc[r][c] = s.fma(x, w[c], acc[r][c]);
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// [`Format::Wide`]
+struct WidePair;
+
+impl Kind for WidePair {
+    const NUMBERS: usize = 2;
+    const WORDS: usize = 2;
+    const LINES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn unit<S: Simd, const R: usize, const C: usize, const HALF: bool>(
+        s: S,
+        x: [*const u32; R],
+        w: [*const u32; C],
+        mut acc: [[S::V; C]; R],
+    ) -> [[S::V; C]; R] {
+        // SAFETY: two words of each row (one with HALF) and a vector of each panel are readable.
+        unsafe {
+            let w: [S::I; C] = std::array::from_fn(|c| s.load_words(w[c]));
+            let low: [S::V; C] = std::array::from_fn(|c| s.pair_low(w[c]));
+            for r in 0..R {
+                let x = s.splat(*x[r].cast());
+                for c in 0..C {
+                    acc[r][c] = s.fma(x, low[c], acc[r][c]);
+                }
+            }
+            if HALF {
+                return acc;
+            }
+            let high: [S::V; C] = std::array::from_fn(|c| s.pair_high(w[c]));
+            for r in 0..R {
+                let x = s.splat(*x[r].add(1).cast());
+                for c in 0..C {
+                    acc[r][c] = s.fma(x, high[c], acc[r][c]);
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// [`Format::Bf16`]
+struct Pair;
+
+impl Kind for Pair {
+    const NUMBERS: usize = 2;
+    const WORDS: usize = 1;
+    const LINES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn unit<S: Simd, const R: usize, const C: usize, const HALF: bool>(
+        s: S,
+        x: [*const u32; R],
+        w: [*const u32; C],
+        mut acc: [[S::V; C]; R],
+    ) -> [[S::V; C]; R] {
+        // SAFETY: a word of each row and a vector of each panel are readable.
+        unsafe {
+            let w: [S::I; C] = std::array::from_fn(|c| s.load_words(w[c]));
+            for r in 0..R {
+                let x = s.splat_word(*x[r]);
+                for c in 0..C {
+                    acc[r][c] = s.dot_pairs(acc[r][c], x, w[c]);
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// [`Format::Q8`]
+struct Block;
+
+impl Kind for Block {
+    const NUMBERS: usize = BLOCK;
+    const WORDS: usize = BLOCK / 4 + 2;
+    const LINES: usize = BLOCK / 4 + 1;
+
+    #[inline(always)]
+    unsafe fn unit<S: Simd, const R: usize, const C: usize, const HALF: bool>(
+        s: S,
+        x: [*const u32; R],
+        w: [*const u32; C],
+        mut acc: [[S::V; C]; R],
+    ) -> [[S::V; C]; R] {
+        const QUADS: usize = BLOCK / 4;
+        // SAFETY: QUADS + 2 words of each row and a vector of QUADS + 1 lines of each panel are readable.
+        unsafe {
+            // The weights carry 128 too much, so the sum starts with -128 times the inputs' sum.
+            let mut sums: [[S::I; C]; R] = std::array::from_fn(|r| [s.splat_word(*x[r].add(QUADS + 1)); C]);
+            for quad in 0..QUADS {
+                for w in w.iter().step_by(PANEL / S::LANES.min(PANEL)) {
+                    s.prefetch(w.wrapping_add(quad * LINE_WORDS + AHEAD));
+                }
+                let w: [S::I; C] = std::array::from_fn(|c| s.load_words(w[c].add(quad * LINE_WORDS)));
+                for r in 0..R {
+                    let x = s.splat_word(*x[r].add(quad));
+                    for c in 0..C {
+                        sums[r][c] = s.dot_quads(sums[r][c], w[c], x);
+                    }
+                }
+            }
+            let scales: [S::V; C] = std::array::from_fn(|c| s.load_ptr(w[c].add(QUADS * LINE_WORDS).cast()));
+            for r in 0..R {
+                let scale = s.splat(*x[r].add(QUADS).cast());
+                for c in 0..C {
+                    acc[r][c] = s.fma(s.to_float(sums[r][c]), s.mul(scale, scales[c]), acc[r][c]);
+                }
+            }
+        }
+        acc
+    }
+}
+
+impl Product<'_> {
+    /// All panels, as many at once as the registers hold outputs for.
+    #[inline(always)]
+    fn sweep<S: Simd, K: Kind>(mut self, s: S) {
+        let lines = self.format.lines(self.k);
+        let width = self.panels.len() * PANEL;
+        assert!(self.w.len() >= self.panels.end * lines * LINE_WORDS && self.out.len() >= self.rows.len() * width);
+        let all = self.panels.clone();
+        match S::LANES {
+            // The int8 kernel has two accumulators an output.
+            16 if K::NUMBERS == BLOCK && self.rows.len() > 3 => {
+                let rest = self.strips::<S, K, 6, 2>(s, all);
+                self.strips::<S, K, 6, 1>(s, rest);
+            }
+            16 => {
+                let rest = self.strips::<S, K, 6, 4>(s, all);
+                self.strips::<S, K, 6, 1>(s, rest);
+            }
+            8 if self.rows.len() > 3 => {
+                self.strips::<S, K, 6, 2>(s, all);
+            }
+            8 => {
+                let rest = self.strips::<S, K, 3, 4>(s, all);
+                self.strips::<S, K, 6, 2>(s, rest);
+            }
+            _ if S::ACCUMULATORS > 8 => {
+                self.strips::<S, K, 6, 4>(s, all);
+            }
+            _ => {
+                self.strips::<S, K, 3, 4>(s, all);
+            }
+        }
+    }
+
+    /// Strips of as many panels as `C` vectors are, for all rows, `R` at a time; K in passes, so that a strip stays
+    /// in the second-level cache. Returns the panels that no whole strip covers.
+    #[inline(always)]
+    fn strips<S: Simd, K: Kind, const R: usize, const C: usize>(&mut self, s: S, all: Range<usize>) -> Range<usize> {
+        let each = C * S::LANES / PANEL;
+        let end = all.start + all.len() / each * each;
+        let units = self.k / K::NUMBERS + usize::from(K::NUMBERS == BLOCK && !self.k.is_multiple_of(BLOCK));
+        let pass = match self.rows.len() {
+            rows if rows <= R => units.max(1),
+            _ => (PASS_WORDS / (each * K::LINES * LINE_WORDS)).max(1),
+        };
+        for panel in (all.start..end).step_by(each) {
+            let mut unit = 0;
+            loop {
+                let some = unit..units.min(unit + pass);
+                unit = some.end;
+                let mut at = self.rows.start;
+                while at + R <= self.rows.end {
+                    self.tile::<S, K, R, C>(s, at, panel, some.clone());
+                    at += R;
+                }
+                match self.rows.end - at {
+                    5 if R > 5 => self.tile::<S, K, 5, C>(s, at, panel, some),
+                    4 if R > 4 => self.tile::<S, K, 4, C>(s, at, panel, some),
+                    3 if R > 3 => self.tile::<S, K, 3, C>(s, at, panel, some),
+                    2 if R > 2 => self.tile::<S, K, 2, C>(s, at, panel, some),
+                    1 => self.tile::<S, K, 1, C>(s, at, panel, some),
+                    _ => {}
+                }
+                if unit == units {
+                    break;
+                }
+            }
+        }
+        end..all.end
+    }
+
+    /// Adds `units` to the outputs of `R` rows from `row` and `C` vectors from `panel`; the first units start them.
+    #[inline(always)]
+    fn tile<S: Simd, K: Kind, const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        panel: usize,
+        units: Range<usize>,
+    ) {
+        let lines = self.format.lines(self.k);
+        let half = K::NUMBERS == 2 && !self.k.is_multiple_of(2) && units.end == self.k / 2;
+        let words = units.end * K::WORDS + usize::from(half);
+        let x: [*const u32; R] = std::array::from_fn(|r| self.x.row(row + r)[..words].as_ptr());
+        let per_panel = PANEL / S::LANES;
+        let start = |c: usize| ((panel + c / per_panel) * lines) * LINE_WORDS + c % per_panel * S::LANES;
+        let w: [*const u32; C] = std::array::from_fn(|c| self.w[start(c)..].as_ptr());
+        let width = self.panels.len() * PANEL;
+        let (top, left) = ((row - self.rows.start) * width, (panel - self.panels.start) * PANEL);
+        let out: [*mut f32; R] =
+            std::array::from_fn(|r| self.out[top + r * width + left..][..C * S::LANES].as_mut_ptr());
+        // SAFETY: `words` words were sliced off each row; the panels of this strip end within `w`, as `sweep` checked,
+        // and `units` within a panel; `C` vectors were sliced off each row of `out`.
+        unsafe {
+            let mut acc: [[S::V; C]; R] = match units.start {
+                0 => [[s.zero(); C]; R],
+                _ => std::array::from_fn(|r| std::array::from_fn(|c| s.load_ptr(out[r].add(c * S::LANES)))),
+            };
+            for unit in units.clone() {
+                let (at, line) = (unit * K::WORDS, unit * K::LINES * LINE_WORDS);
+                if K::LINES == 1 {
+                    for c in (0..C).step_by(per_panel) {
+                        s.prefetch(w[c].wrapping_add(line + AHEAD));
+                    }
+                }
+                acc = K::unit::<S, R, C, false>(s, x.map(|x| x.add(at)), w.map(|w| w.add(line)), acc);
+            }
+            if half {
+                let (at, line) = (units.end * K::WORDS, units.end * K::LINES * LINE_WORDS);
+                acc = K::unit::<S, R, C, true>(s, x.map(|x| x.add(at)), w.map(|w| w.add(line)), acc);
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    s.store_ptr(out[r].add(c * S::LANES), acc[r][c]);
+                }
+            }
+        }
+    }
+}
+
+/// Words that a row of `k` numbers takes in the form that a format's kernel reads; 0 where that is f32, in place.
+pub const fn prepared_words(format: Format, k: usize) -> usize {
+    match format {
+        Format::F32 | Format::Wide => 0,
+        Format::Bf16 => k.div_ceil(2),
+        Format::Q8 => k.div_ceil(BLOCK) * Block::WORDS,
+    }
+}
+
+/// Brings a row into the form that the kernel of `format` reads.
+///
+/// [`Format::Bf16`]: pairs rounded to the nearest, ties to even. [`Format::Q8`]: by block sixteen words of four signed
+/// bytes, the f32 scale, and -128 times the bytes' sum.
+pub struct Prepare<'a> {
+    /// The format.
+    pub format: Format,
+    /// The row.
+    pub x: &'a [f32],
+    /// [`prepared_words`] of it.
+    pub to: &'a mut [u32],
+}
+
+impl Job for Prepare<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        match self.format {
+            Format::F32 | Format::Wide => {}
+            Format::Bf16 => {
+                let (pairs, last) = self.x.as_chunks::<2>();
+                for (to, [low, high]) in self.to.iter_mut().zip(pairs) {
+                    *to = rounded(*low) >> 16 | rounded(*high) & 0xffff_0000;
+                }
+                if let [last] = last {
+                    self.to[pairs.len()] = rounded(*last) >> 16;
+                }
+            }
+            Format::Q8 => {
+                let (whole, last) = self.x.as_chunks::<BLOCK>();
+                let (to, _) = self.to.as_chunks_mut::<{ Block::WORDS }>();
+                for (to, x) in to.iter_mut().zip(whole) {
+                    quantise(x, to);
+                }
+                if !last.is_empty() {
+                    let mut full = [0.0; BLOCK];
+                    full[..last.len()].copy_from_slice(last);
+                    quantise(&full, &mut to[whole.len()]);
+                }
+            }
+        }
+    }
+}
+
+/// The bits of `x` with its bf16 above and rubbish below.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    // What is not a number must not be rounded to an infinity.
+    let even = if x.is_nan() { 0 } else { 0x7fff + (bits >> 16 & 1) };
+    bits.wrapping_add(even)
+}
+
+/// One block of an input row.
+#[inline(always)]
+fn quantise(x: &[f32; BLOCK], to: &mut [u32; Block::WORDS]) {
+    let mut most = [0.0f32; 16];
+    for x in x.as_chunks::<16>().0 {
+        for (most, x) in most.iter_mut().zip(x) {
+            *most = if x.abs() > *most { x.abs() } else { *most };
+        }
+    }
+    let largest = most.into_iter().fold(0.0f32, |a, b| if b > a { b } else { a });
+    let per_unit = steps_per_unit(largest);
+    let mut bytes = [0i8; BLOCK];
+    for (byte, x) in bytes.iter_mut().zip(x) {
+        // Adding 1.5 * 2^23 rounds to the nearest whole number and leaves it in the lowest bits.
+        *byte = (x * per_unit + 12_582_912.0).to_bits() as i8;
+    }
+    let sum: i32 = bytes.iter().map(|&b| i32::from(b)).sum();
+    to[..BLOCK / 4].copy_from_slice(&bytemuck::cast::<[i8; BLOCK], [u32; BLOCK / 4]>(bytes));
+    to[BLOCK / 4] = (largest / 127.0).to_bits();
+    to[BLOCK / 4 + 1] = (-128 * sum) as u32;
+}
