@@ -62,7 +62,8 @@ pub mod verify;
 pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};
-pub use pipeline::{Canceller, Cpu, Image, Model, Outputs, Progress, Request, Session, Settings};
+pub use pipeline::{Canceller, Cpu, Image, Model, Outputs, Progress, Request, Session, Settings, pack};
+pub use tensor::Precision;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

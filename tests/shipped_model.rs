@@ -12,9 +12,10 @@ fn folder() -> PathBuf {
 
 #[test]
 fn it_holds_its_own_cases_on_every_instruction_set() {
+    let model = Model::open(folder()).unwrap();
     for isa in Isa::available() {
         let cpu = Cpu::new(2).unwrap().with_isa(isa.name()).unwrap();
-        let reports = verify::verify(&folder(), &cpu, &mut |r| {
+        let reports = verify::verify(&model, &folder(), &cpu, &mut |r| {
             let failure = r.failure.as_ref().map_or(String::new(), ToString::to_string);
             println!("{isa} {}: {:.2e} of {:.0e} {failure}", r.name, r.error, r.bound);
         });

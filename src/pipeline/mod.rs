@@ -5,11 +5,13 @@ mod autoencode;
 mod image;
 mod memory;
 mod model;
+mod pack;
 mod program;
 mod session;
 
 pub use image::Image;
 pub use model::{Cpu, Model, Request};
+pub use pack::pack;
 pub use program::{Outputs, Settings};
 pub use session::{Canceller, Progress, Session};
 

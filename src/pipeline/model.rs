@@ -65,6 +65,7 @@ pub(crate) struct Networks {
     pub(crate) vae: Option<Vae>,
     pub(crate) vq: Option<Vq>,
     pub(crate) memory: WeightMemory,
+    precision: Precision,
 }
 
 /// The part, or what needs it.
@@ -122,6 +123,7 @@ impl Model {
     fn from_files(files: ModelFiles) -> Result<Self> {
         let ModelFiles { config, rar, masked, vae, vq } = files;
         let mut memory = WeightMemory::default();
+        let precision = [&rar, &masked, &vae, &vq].into_iter().flatten().map(Part::precision).next();
         Ok(Self(Arc::new(Networks {
             rar: load(rar, &config.rar, &mut memory, Rar::load)?,
             masked: load(masked, &config.discon, &mut memory, Masked::load)?,
@@ -129,11 +131,17 @@ impl Model {
             vq: load(vq, &config.vq, &mut memory, Vq::load)?,
             config,
             memory,
+            precision: precision.unwrap_or(Precision::F32),
         })))
     }
 
     pub(crate) fn networks(&self) -> &Networks {
         &self.0
+    }
+
+    /// What the model's products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.0.precision
     }
 
     /// What `discon.json` says.

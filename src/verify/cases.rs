@@ -59,8 +59,11 @@ fn transpose(data: &[f32], batch: usize, rows: usize, cols: usize) -> Vec<f32> {
     (0..batch).flat_map(each).map(|(b, r, c)| at(b, r, c)).collect()
 }
 
+/// The share of codes that differ.
 fn equal(a: &[i32], b: &[i32]) -> Difference {
-    Difference::of(a.iter().map(|&x| x.into()), b.iter().map(|&x| x.into()))
+    let differ = a.iter().zip(b).filter(|(a, b)| a != b).count() as f64;
+    let worst = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).fold(0.0, f64::max);
+    Difference { relative: differ / a.len().max(1) as f64, worst }
 }
 
 fn rar_logits(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {

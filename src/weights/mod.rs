@@ -17,6 +17,7 @@ mod part;
 mod synth;
 mod tensors;
 mod validate;
+mod write;
 
 pub use config::{
     Config, FORMAT, GuidanceSchedule, HeadConfig, MAX_CONFIG_BYTES, MaskedConfig, MaskedSampling, RarConfig,
@@ -28,6 +29,7 @@ pub use header::{MAX_DIMS, MAX_HEADER_BYTES, MAX_TENSORS};
 pub use part::{PACKED, Part, Taken, WeightMemory, concat_rows};
 pub use synth::{SynthSize, synth};
 pub use tensors::{TensorList, TensorSpec, VaeAttention, tensors};
+pub(crate) use write::{write_config, write_tensors, write_whole};
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are used in place as they lie in the file, and safetensors files are little-endian");

@@ -4,20 +4,18 @@ use super::config::{
     Config, FORMAT, GuidanceSchedule, HeadConfig, MaskedConfig, MaskedSampling, RarConfig, RarSampling, SamplingConfig,
     VaeConfig, VqConfig,
 };
-use super::folder::{CONFIG_FILE, DISCON_FILE, RAR_FILE, VAE_FILE, VQ_FILE};
+use super::folder::{DISCON_FILE, RAR_FILE, VAE_FILE, VQ_FILE};
 use super::tensors::{TensorSpec, VaeAttention, tensors};
+use super::write::{write_config, write_tensors, write_whole};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Data starts at a multiple of this, and so does every tensor whose size is one.
-const ALIGNMENT: usize = 64;
 /// Elements drawn and written at a time.
 const CHUNK: usize = 1 << 16;
 /// The classes of ImageNet.
@@ -157,58 +155,28 @@ fn write_folder<const N: usize>(
     progress(done, total);
     for (file, list) in parts {
         write_whole(dir, file, |out| {
-            write_part(out, list, dtype, seed ^ hash(file), &mut |bytes| {
+            write_part(out, &list, dtype, seed ^ hash(file), &mut |bytes| {
                 done += bytes;
                 progress(done, total);
             })
         })?;
     }
-    write_whole(dir, CONFIG_FILE, |out| {
-        let mut text = serde_json::to_vec_pretty(config)?;
-        text.push(b'\n');
-        out.write_all(&text)
-    })
-}
-
-/// Writes a file under another name and gives it its own when it is whole.
-fn write_whole(dir: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let (partial, path) = (dir.join(format!("{name}.partial")), dir.join(name));
-    let written = File::create(&partial).and_then(|mut file| write(&mut file)).map_err(|e| Error::io(&partial, e));
-    let renamed = written.and_then(|()| fs::rename(&partial, &path).map_err(|e| Error::io(&path, e)));
-    if renamed.is_err() {
-        // The first error is the one to tell; what cannot be written may well not be removable.
-        let _ = fs::remove_file(&partial);
-    }
-    renamed
+    write_config(dir, config)
 }
 
 fn write_part(
     out: &mut File,
-    mut list: Vec<TensorSpec>,
+    list: &[TensorSpec],
     dtype: DType,
     seed: u64,
     wrote: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
-    // The few tensors of odd sizes come last: all others are aligned, since the format leaves no gaps.
-    list.sort_by_cached_key(|t| (!(count(t) * dtype.size()).is_multiple_of(ALIGNMENT), t.name.clone()));
-    let mut end = 0;
-    let infos = list.iter().map(|t| {
-        let start = end;
-        end += count(t) * dtype.size();
-        (t.name.clone(), TensorInfo { dtype: stored(dtype), shape: t.shape.clone(), data_offsets: (start, end) })
-    });
-    let header = Metadata::new(None, infos.collect()).map_err(io::Error::other)?;
-    let mut header = serde_json::to_vec(&header)?;
-    let length = (8 + header.len()).next_multiple_of(ALIGNMENT) - 8;
-    header.resize(length, b' ');
-    out.write_all(&(length as u64).to_le_bytes())?;
-    out.write_all(&header)?;
-
+    let list = list.iter().map(|t| (t.name.as_str(), dtype, t.shape.clone())).collect();
     let mut numbers = vec![0.0; CHUNK];
     let mut halves = vec![0u16; CHUNK];
-    for tensor in &list {
-        let mut source = Source::new(tensor, seed);
-        let mut left = count(tensor);
+    write_tensors(out, list, &HashMap::new(), |name, shape, out| {
+        let mut source = Source::new(name, shape, seed);
+        let mut left: usize = shape.iter().product();
         while left > 0 {
             let n = left.min(CHUNK);
             let (numbers, halves) = (&mut numbers[..n], &mut halves[..n]);
@@ -228,21 +196,13 @@ fn write_part(
             wrote(bytes.len() as u64);
             left -= n;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The elements of a tensor.
 fn count(tensor: &TensorSpec) -> usize {
     tensor.shape.iter().product()
-}
-
-fn stored(dtype: DType) -> Dtype {
-    match dtype {
-        DType::F16 => Dtype::F16,
-        DType::BF16 => Dtype::BF16,
-        _ => Dtype::F32,
-    }
 }
 
 /// FNV-1a, 64 bits.
@@ -259,8 +219,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(tensor: &TensorSpec, seed: u64) -> Self {
-        let (name, shape) = (tensor.name.as_str(), tensor.shape.as_slice());
+    fn new(name: &str, shape: &[usize], seed: u64) -> Self {
         let (mean, deviation) = match shape {
             [_] if name.ends_with(".weight") => (1.0, 0.05),
             [_] => (0.0, 0.02),
@@ -311,7 +270,7 @@ mod tests {
             let rms = (numbers.iter().map(|x| x * x).sum::<f32>() / numbers.len() as f32).sqrt();
             assert!(rms > 1e-3 && rms < 1.1, "{}: {rms}", t.name);
             digest = numbers.iter().fold(digest, |d, x| d.rotate_left(7) ^ u64::from(x.to_bits()));
-            let aligned = weight.byte_len().is_multiple_of(ALIGNMENT);
+            let aligned = weight.byte_len().is_multiple_of(64);
             assert!(weight.is_in_place() || !aligned, "{} was copied", t.name);
         }
         part.finish().unwrap();

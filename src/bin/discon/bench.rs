@@ -1,13 +1,12 @@
 //! `discon bench`
 
 use crate::common::{CpuArgs, ModelArgs, SettingArgs, within};
-use crate::inspect::main_dtype;
 use crate::interrupt::clean_up_and_exit;
 use crate::output::{line, tell};
 use crate::synth;
 use discon::plan::{OpProfile, Stage};
-use discon::weights::ModelFiles;
-use discon::{Error, Image, Model, Outputs, Result, Session, peak};
+use discon::tensor::DType;
+use discon::{Error, Image, Model, Outputs, Precision, Result, Session, peak};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,9 +38,6 @@ pub(crate) struct Args {
     /// Images at a time
     #[arg(long, value_name = "B", default_value_t = 1)]
     batch: usize,
-    /// Element type of the weights: f32, f16 or bf16; of a model, what it has to be
-    #[arg(long, value_name = "TYPE")]
-    dtype: Option<String>,
     #[command(flatten)]
     cpu: CpuArgs,
     /// Measurements, of which the median counts
@@ -58,7 +54,6 @@ pub(crate) struct Args {
 /// The model to measure; of a synthetic one the folder, which goes away with this value.
 struct Subject {
     name: String,
-    dtype: &'static str,
     model: Model,
     _folder: Option<TempDir>,
 }
@@ -96,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             STAGES.iter().zip(seconds).map(|(stage, s)| (stage.name().to_owned(), json!(rounded(s)))).collect();
         let mut all = json!({
             "size": subject.name,
-            "dtype": subject.dtype,
+            "dtype": subject.model.precision().name(),
             "device": "cpu",
             "compile": false,
             "batch": args.batch,
@@ -117,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         line(&all.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (name, dtype, tokens) = (&subject.name, subject.dtype, args.tokens.unwrap_or(places));
+    let (name, dtype, tokens) = (&subject.name, subject.model.precision(), args.tokens.unwrap_or(places));
     line(&format!("{name} {dtype}, {} threads, {}, {processor}", cpu.threads(), cpu.isa()))?;
     let work = format!("{} rounds, {} steps, {tokens} of {places} tokens", settings.rounds, settings.steps);
     line(&format!("batch {}, {work}; median of {}", args.batch, args.repeat))?;
@@ -135,24 +130,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Finds or makes the model.
 fn subject(args: &Args) -> Result<Subject> {
-    let wanted = args.dtype.as_deref().map(synth::dtype).transpose()?;
     let Some(size) = &args.size else {
-        let folder = args.model.folder()?;
-        let dtype = main_dtype(&ModelFiles::open(&folder)?).unwrap_or("f32");
-        if let Some(wanted) = wanted.filter(|wanted| wanted.name() != dtype) {
-            let expected = format!("{dtype}, as the weights of {}", folder.display());
-            return Err(Error::setting("dtype", expected, wanted));
-        }
-        let model = Model::open(&folder)?;
-        return Ok(Subject { name: model.config().name.clone(), dtype, model, _folder: None });
+        let model = args.model.open()?;
+        return Ok(Subject { name: model.config().name.clone(), model, _folder: None });
     };
-    let (size, dtype) = (synth::size(size)?, wanted.unwrap_or(discon::tensor::DType::F32));
+    let (size, precision) = (synth::size(size)?, args.model.precision.precision()?.unwrap_or(Precision::F32));
     let folder = tempfile::Builder::new().prefix("discon-bench-").tempdir();
     let folder = folder.map_err(|e| Error::io(std::env::temp_dir(), e))?;
     clean_up_and_exit(vec![folder.path().to_owned()])?;
-    synth::write(size, folder.path(), dtype, 0)?;
-    let model = Model::open(folder.path())?;
-    Ok(Subject { name: size.name().to_owned(), dtype: dtype.name(), model, _folder: Some(folder) })
+    let stored = if precision == Precision::F32 { DType::F32 } else { DType::BF16 };
+    synth::write(size, folder.path(), stored, 0)?;
+    let model = Model::open_as(folder.path(), precision)?;
+    Ok(Subject { name: size.name().to_owned(), model, _folder: Some(folder) })
 }
 
 /// Runs the session once to warm up, then as often as asked for.

@@ -1,7 +1,7 @@
 //! Options that several subcommands have.
 
 use clap::Args;
-use discon::{Cpu, Error, Model, Result, Settings};
+use discon::{Cpu, Error, Model, Precision, Result, Settings};
 use std::path::{Path, PathBuf};
 
 /// The model that is found without being told.
@@ -19,7 +19,7 @@ pub(crate) struct CpuArgs {
     /// The pictures are the same, bit for bit, for any number.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Instruction set: scalar, avx2 or avx512; without it the best that this processor has
+    /// Instruction set, as scalar, avx2 or avx512; without it the best that this processor has
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
 }
@@ -44,11 +44,36 @@ pub(crate) struct ModelArgs {
     /// built from.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) precision: PrecisionArgs,
+}
+
+/// The precision.
+#[derive(Debug, Args)]
+pub(crate) struct PrecisionArgs {
+    /// What matrix products are computed in: f32, bf16 or q8 (8-bit integers)
+    ///
+    /// Without it what the folder was packed for (see `discon pack`), else f32.
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<String>,
+}
+
+impl PrecisionArgs {
+    pub(crate) fn precision(&self) -> Result<Option<Precision>> {
+        self.dtype.as_deref().map(Precision::named).transpose()
+    }
+
+    pub(crate) fn open(&self, folder: &Path) -> Result<Model> {
+        match self.precision()? {
+            Some(precision) => Model::open_as(folder, precision),
+            None => Model::open(folder),
+        }
+    }
 }
 
 impl ModelArgs {
     pub(crate) fn open(&self) -> Result<Model> {
-        Model::open(self.folder()?)
+        self.precision.open(&self.folder()?)
     }
 
     pub(crate) fn folder(&self) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! `discon inspect`
 
-use crate::common::{CpuArgs, bytes, within};
+use crate::common::{CpuArgs, PrecisionArgs, bytes, within};
 use crate::output::line;
 use discon::weights::{ModelFiles, Part};
 use discon::{Cpu, Model, Outputs, Result};
@@ -21,6 +21,8 @@ pub(crate) struct Args {
     /// Images at a time, for the memory that a session takes
     #[arg(long, value_name = "B", default_value_t = 1)]
     batch: usize,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     cpu: CpuArgs,
     /// Print one JSON object
@@ -64,20 +66,11 @@ fn parts(files: &ModelFiles) -> Vec<Contents> {
     parts.into_iter().filter_map(|(name, part)| part.as_ref().map(|part| Contents::new(name, part))).collect()
 }
 
-/// The element type that most bytes of a model's weights are of.
-pub(crate) fn main_dtype(files: &ModelFiles) -> Option<&'static str> {
-    let mut all = BTreeMap::new();
-    for (dtype, bytes) in parts(files).into_iter().flat_map(|part| part.dtypes) {
-        *all.entry(dtype).or_insert(0) += bytes;
-    }
-    all.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype)
-}
-
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     within("batch", args.batch, 65_536)?;
     let cpu = args.cpu.cpu()?;
     let parts = parts(&ModelFiles::open(&args.folder)?);
-    let model = Model::open(&args.folder)?;
+    let model = args.precision.open(&args.folder)?;
     if args.json {
         line(&json(args, &model, &parts, &cpu).to_string())?;
     } else {
@@ -95,6 +88,7 @@ fn text(args: &Args, model: &Model, parts: &[Contents], cpu: &Cpu) -> Vec<String
     let (config, memory) = (model.config(), model.weight_memory());
     let mut lines =
         vec![format!("{}: {} x {1} pixels, {} classes", config.name, config.image_size, config.classes.len())];
+    lines.push(format!("products in {}", model.precision()));
     lines.push(format!("licence: {}", config.licence.as_deref().unwrap_or("not stated")));
     lines.extend(config.attribution.iter().map(|a| format!("attribution: {a}")));
     for part in parts {
@@ -140,6 +134,7 @@ fn json(args: &Args, model: &Model, parts: &[Contents], cpu: &Cpu) -> Value {
     json!({
         "name": config.name,
         "image_size": config.image_size,
+        "precision": model.precision().name(),
         "licence": config.licence,
         "attribution": config.attribution,
         "parts": parts,

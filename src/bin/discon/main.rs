@@ -13,6 +13,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod output;
+mod pack;
 mod reconstruct;
 mod sheet;
 mod synth;
@@ -40,6 +41,7 @@ enum Command {
     Reconstruct(reconstruct::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Pack(pack::Args),
     Synth(synth::Args),
     Bench(bench::Args),
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Reconstruct(args) => reconstruct::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Pack(args) => pack::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),
     };

@@ -70,6 +70,5 @@ pub(crate) fn size(name: &str) -> Result<SynthSize> {
 /// The element type of that name.
 pub(crate) fn dtype(name: &str) -> Result<DType> {
     let known = [DType::F32, DType::F16, DType::BF16];
-    let found = || if name == "q8" { "q8, which is not supported yet".to_owned() } else { name.to_owned() };
-    known.into_iter().find(|d| d.name() == name).ok_or_else(|| Error::setting("dtype", "f32, f16 or bf16", found()))
+    known.into_iter().find(|d| d.name() == name).ok_or_else(|| Error::setting("dtype", "f32, f16 or bf16", name))
 }

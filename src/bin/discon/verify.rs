@@ -1,6 +1,6 @@
 //! `discon verify`
 
-use crate::common::CpuArgs;
+use crate::common::{CpuArgs, PrecisionArgs};
 use crate::output::{line, tell};
 use discon::verify::{CaseReport, verify};
 use discon::{Error, Result};
@@ -20,6 +20,8 @@ pub(crate) struct Args {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     cpu: CpuArgs,
     /// Tell also how much of each bound is used, the largest absolute difference, and the worst case of each kind
     #[arg(long)]
@@ -29,7 +31,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let cpu = args.cpu.cpu()?;
     let mut written = Ok(());
-    let cases = verify(&args.folder, &cpu, &mut |case| {
+    let model = args.precision.open(&args.folder)?;
+    let cases = verify(&model, &args.folder, &cpu, &mut |case| {
         if written.is_ok() {
             written = line(&describe(case, args.tolerance_report));
         }
