@@ -222,8 +222,8 @@ fn a_part_gives_no_tensor_of_another_dtype_or_shape() {
     assert_tensor_error(part.take_rows("h", 5, 2), "h", "f32, f16 or bf16 [1, at least 5, 2]", "f16 [1, 4, 2]");
     assert_tensor_error(part.take_rows("b", 1, 3), "b", "f32, f16 or bf16 [1, at least 1, 3]", "bf16 [2, 1, 3, 3]");
     assert_tensor_error(part.take_table("h", 3, 2), "h", "f32, f16 or bf16 [1, 3, 2]", "f16 [1, 4, 2]");
-    assert_tensor_error(part.take_conv("b", 2, 3, 1), "b", "f32, f16 or bf16 [2, 3, 1, 1]", "bf16 [2, 1, 3, 3]");
-    assert_tensor_error(part.take_conv("b", 1, 2, 3), "b", "f32, f16 or bf16 [1, 2, 3, 3]", "bf16 [2, 1, 3, 3]");
+    assert_tensor_error(part.take_conv("b", 2, 3, 1, true), "b", "f32, f16 or bf16 [2, 3, 1, 1]", "bf16 [2, 1, 3, 3]");
+    assert_tensor_error(part.take_conv("b", 1, 2, 3, true), "b", "f32, f16 or bf16 [1, 2, 3, 3]", "bf16 [2, 1, 3, 3]");
     let found = "bf16 [2, 1, 3, 3] and 4 more that nothing asks for: `f`, `h`, `i`, `u`";
     assert_tensor_error(part.finish(), "b", "no such tensor: the config does not ask for it", found);
 }
@@ -362,7 +362,7 @@ fn use_all(bytes: Vec<u8>) {
         let last = shape.last().copied().unwrap_or(0);
         let _ = (part.take(name, &shape), part.take_vector(name, last), part.take_rows(name, 0, last));
         if let [cout, cin, k, _] = shape[..] {
-            let _ = part.take_conv(name, cout, cin, k);
+            let _ = part.take_conv(name, cout, cin, k, true);
         }
     }
     let _ = part.finish();

@@ -2,9 +2,9 @@
 
 use super::transformer::Norm;
 use crate::error::Result;
-use crate::ops::{Activation, Conv, Epilogue, GroupNorm, GroupStats, Linear, SumRows};
+use crate::ops::{Activation, Conv, Epilogue, GroupFactors, GroupNorm, GroupStats, Linear, Normalised, SumRows};
 use crate::plan::{Builder, View};
-use crate::tensor::{Matrix, Weight};
+use crate::tensor::{Filter, Weight};
 use crate::weights::Part;
 
 /// A feature map of every image of a batch.
@@ -56,13 +56,15 @@ pub(super) enum Walk {
 /// A convolution's weights.
 #[derive(Debug, Clone)]
 pub(super) struct ConvLayer {
-    w: Matrix,
+    filter: Filter,
+    outputs: usize,
     b: Option<Weight>,
     kernel: usize,
 }
 
 impl ConvLayer {
-    /// `name.weight` `[cout, cin, kernel, kernel]` and, where `bias`, `name.bias` `[cout]`.
+    /// `name.weight` `[cout, cin, kernel, kernel]` and, where `bias`, `name.bias` `[cout]`; for a [`Walk`] over all
+    /// pixels.
     pub(super) fn take(
         part: &mut Part,
         name: &str,
@@ -71,48 +73,90 @@ impl ConvLayer {
         kernel: usize,
         bias: bool,
     ) -> Result<Self> {
+        Self::take_for(part, name, (cout, cin, kernel), bias, true)
+    }
+
+    /// The same for [`Walk::Down`].
+    pub(super) fn take_down(part: &mut Part, name: &str, channels: usize) -> Result<Self> {
+        Self::take_for(part, name, (channels, channels, 3), true, false)
+    }
+
+    fn take_for(
+        part: &mut Part,
+        name: &str,
+        (cout, cin, kernel): (usize, usize, usize),
+        bias: bool,
+        every_pixel: bool,
+    ) -> Result<Self> {
         Ok(Self {
-            w: part.take_conv(&format!("{name}.weight"), cout, cin, kernel)?,
+            filter: part.take_conv(&format!("{name}.weight"), cout, cin, kernel, every_pixel)?,
+            outputs: cout,
             b: if bias { Some(part.take_vector(&format!("{name}.bias"), cout)?) } else { None },
             kernel,
         })
     }
 
     pub(super) fn outputs(&self) -> usize {
-        self.w.rows()
+        self.outputs
     }
 
     /// Writes the convolution from `x` to `out`; the result is added to `out` if `add`.
     pub(super) fn plan(&self, b: &mut Builder, x: Map, walk: Walk, add: bool, out: Map) {
-        if self.kernel == 1 && walk == Walk::Same {
-            let mut op = Linear::new(x.view, &self.w, self.b.as_ref(), out.view);
-            op.epilogue.add = add;
-            return b.push(op);
-        }
-        b.push(Conv {
-            x: x.view,
-            width: x.width,
-            w: self.w.clone(),
-            kernel: self.kernel,
-            stride: if walk == Walk::Down { 2 } else { 1 },
-            padding: if walk == Walk::Down { 0 } else { self.kernel / 2 },
-            upsample: walk == Walk::Up,
-            epilogue: Epilogue { bias: self.b.clone(), add, ..Epilogue::default() },
-            out_width: out.width,
-            out: out.view,
-        });
+        self.plan_normalised(b, x, None, walk, add, out);
     }
+
+    /// The same of a normalised `x`.
+    fn plan_normalised(&self, b: &mut Builder, x: Map, norm: Option<Normalised>, walk: Walk, add: bool, out: Map) {
+        let epilogue = Epilogue { bias: self.b.clone(), add, ..Epilogue::default() };
+        match (&self.filter, norm) {
+            (Filter::Taps(w), None) if self.kernel == 1 && walk == Walk::Same => {
+                b.push(Linear { x: x.view, w: w.clone(), epilogue, out: out.view });
+            }
+            _ => b.push(Conv {
+                x: x.view,
+                width: x.width,
+                norm,
+                filter: self.filter.clone(),
+                kernel: self.kernel,
+                stride: if walk == Walk::Down { 2 } else { 1 },
+                padding: if walk == Walk::Down { 0 } else { self.kernel / 2 },
+                upsample: walk == Walk::Up,
+                epilogue,
+                out_width: out.width,
+                out: out.view,
+            }),
+        }
+    }
+
+    /// Writes `out = conv(silu(group norm of x))`, added to `out` if `add`.
+    fn plan_after(&self, b: &mut Builder, norm: &Norm, x: Map, add: bool, out: Map) -> Result<()> {
+        b.scope(|b| {
+            let norm = Normalised { factors: plan_factors(b, x, norm)?, activation: Activation::Silu };
+            self.plan_normalised(b, x, Some(norm), Walk::Same, add, out);
+            Ok(())
+        })
+    }
+}
+
+/// Writes what a group norm multiplies the channels of `x` with and adds to them: `[B, 2 C]`, scratch.
+fn plan_factors(b: &mut Builder, x: Map, norm: &Norm) -> Result<View> {
+    let (batch, channels, pixels) = (x.batch(), x.channels(), x.view.layout.rows);
+    let factors = b.scratch(batch, 2 * channels)?;
+    b.scope(|b| {
+        let stats = b.scratch(batch * GroupStats::blocks(pixels), 2 * channels)?.grouped(batch);
+        b.push(GroupStats { x: x.view, out: stats });
+        let (weight, bias) = norm.pair();
+        b.push(GroupFactors { stats, pixels, weight, bias, out: factors });
+        Ok(())
+    })?;
+    Ok(factors)
 }
 
 /// Writes `out = activation(group norm of x)`; `out` may not be `x`.
 pub(super) fn plan_norm(b: &mut Builder, x: Map, norm: &Norm, activation: Activation, out: Map) -> Result<()> {
-    let (batch, channels) = (x.batch(), x.channels());
     b.scope(|b| {
-        let blocks = GroupStats::blocks(x.view.layout.rows);
-        let stats = b.scratch(batch * blocks, 2 * channels)?.grouped(batch);
-        b.push(GroupStats { x: x.view, out: stats });
-        let (weight, bias) = norm.pair();
-        b.push(GroupNorm { x: x.view, stats, weight, bias, activation, out: out.view });
+        let factors = plan_factors(b, x, norm)?;
+        b.push(GroupNorm { x: x.view, factors, activation, out: out.view });
         Ok(())
     })
 }
@@ -134,12 +178,7 @@ impl Output {
     }
 
     pub(super) fn plan(&self, b: &mut Builder, h: Map, out: Map) -> Result<()> {
-        b.scope(|b| {
-            let normed = h.like(b, h.channels())?;
-            plan_norm(b, h, &self.norm, Activation::Silu, normed)?;
-            self.conv.plan(b, normed, Walk::Same, false, out);
-            Ok(())
-        })
+        self.conv.plan_after(b, &self.norm, h, false, out)
     }
 }
 
@@ -192,27 +231,21 @@ impl ResBlock {
         let out = if self.shortcut.is_some() { x.like(b, channels)? } else { x };
         b.scope(|b| {
             let middle = x.like(b, channels)?;
-            b.scope(|b| {
-                let h = x.like(b, x.channels())?;
-                plan_norm(b, x, &self.norm1, Activation::Silu, h)?;
-                self.conv1.plan(b, h, Walk::Same, false, middle);
-                Ok(())
-            })?;
-            let h = middle.like(b, channels)?;
-            plan_norm(b, middle, &self.norm2, Activation::Silu, h)?;
+            self.conv1.plan_after(b, &self.norm1, x, false, middle)?;
             match &self.shortcut {
-                None => self.conv2.plan(b, h, Walk::Same, true, out),
+                None => self.conv2.plan_after(b, &self.norm2, middle, true, out),
                 Some((Shortcut::OfInput, conv)) => {
                     conv.plan(b, x, Walk::Same, false, out);
-                    self.conv2.plan(b, h, Walk::Same, true, out);
+                    self.conv2.plan_after(b, &self.norm2, middle, true, out)
                 }
                 Some((Shortcut::OfOutput, conv)) => {
-                    self.conv2.plan(b, h, Walk::Same, false, middle);
-                    b.push(SumRows::copy(middle.view, out.view));
-                    conv.plan(b, middle, Walk::Same, true, out);
+                    let h = middle.like(b, channels)?;
+                    self.conv2.plan_after(b, &self.norm2, middle, false, h)?;
+                    b.push(SumRows::copy(h.view, out.view));
+                    conv.plan(b, h, Walk::Same, true, out);
+                    Ok(())
                 }
             }
-            Ok(())
         })?;
         Ok(out)
     }

@@ -123,6 +123,9 @@ impl Coder {
                 _ => None,
             };
             let resample = match resample {
+                Some(n) if way == Way::Encode => {
+                    Some(ConvLayer::take_down(part, &format!("{name}.{n}.conv"), width(i))?)
+                }
                 Some(n) => Some(ConvLayer::take(part, &format!("{name}.{n}.conv"), width(i), width(i), 3, true)?),
                 None => None,
             };

@@ -1,13 +1,14 @@
 //! Group normalisation over channels-last images: 32 groups of channels, statistics over all pixels of an image.
 //!
-//! Two ops. `GroupStats`: x `[B, P, C]` -> partial `[B, blocks, 2 C]`, mean and sum of squared deviations of each
-//! channel over a block of pixels. `GroupNorm`: out = f((x - mean) / sqrt(var + 1e-6) * weight + bias), f identity
-//! or SiLU. Blocks are joined in f64, always in the same order. Error about 1e-6 of the group's largest |x - mean| /
-//! std. FLOPs: 4 B P C, then 4 B P C and the activation's.
+//! Three ops. `GroupStats`: x `[B, P, C]` -> partial `[B, blocks, 2 C]`, mean and sum of squared deviations of each
+//! channel over a block of pixels. `GroupFactors`: partial -> `[B, 2 C]`, what each channel is multiplied with and what
+//! is added then. `GroupNorm`: out = f((x - mean) / sqrt(var + 1e-6) * weight + bias), f identity or SiLU; a
+//! [`Conv`](super::Conv) does that by itself. Blocks are joined in f64, always in the same order. Error about 1e-6 of
+//! the group's largest |x - mean| / std. FLOPs: 4 B P C, then 2 B P C and the activation's.
 
 use super::layer_norm::EPSILON;
 use super::{Activation, Kernel, Out, words};
-use crate::plan::{Cost, Cx, View, WorkerMemory};
+use crate::plan::{Cost, Cx, View};
 use crate::simd::{Job, Simd};
 use crate::tensor::{TileMut, Weight};
 
@@ -91,49 +92,73 @@ impl Job for Accumulate<'_> {
     }
 }
 
-/// Normalises with the statistics of [`GroupStats`].
+/// Joins the statistics of [`GroupStats`].
 #[derive(Debug, Clone)]
-pub struct GroupNorm {
-    /// `[B, P, C]`
-    pub x: View,
+pub struct GroupFactors {
     /// `[B, blocks, 2 C]`
     pub stats: View,
+    /// P
+    pub pixels: usize,
     /// `[C]`
     pub weight: Weight,
     /// `[C]`
     pub bias: Weight,
+    /// `[B, 2 C]`: scales, then shifts.
+    pub out: View,
+}
+
+impl Kernel for GroupFactors {
+    const NAME: &'static str = "group_factors";
+
+    fn out(&self) -> Out {
+        Out::new(self.out, 1, self.out.cols())
+    }
+
+    fn cost(&self) -> Cost {
+        let n = self.stats.count() * self.stats.cols();
+        Cost { bytes: words(n), flops: 6 * n as u64 }
+    }
+
+    fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
+        let stats = cx.mat::<f32>(&self.stats);
+        let (channels, blocks) = (self.out.cols() / 2, self.stats.layout.rows);
+        let each = channels / GROUPS;
+        for image in out.rows() {
+            let (scale, shift) = out.row(image).split_at_mut(channels);
+            for group in 0..GROUPS {
+                let channels_here = group * each..(group + 1) * each;
+                let parts = || {
+                    (0..blocks).flat_map(|b| {
+                        let (mean, squares) = stats.row(image * blocks + b).split_at(channels);
+                        let n = GroupStats::block(self.pixels, b).len() as f64;
+                        channels_here.clone().map(move |c| (n, mean[c] as f64, squares[c] as f64))
+                    })
+                };
+                let count = (self.pixels * each) as f64;
+                let mean = parts().map(|(n, m, _)| n * m).sum::<f64>() / count;
+                let var = parts().map(|(n, m, sq)| sq + n * (m - mean) * (m - mean)).sum::<f64>() / count;
+                let rstd = 1.0 / (var + EPSILON as f64).sqrt();
+                for c in channels_here.clone() {
+                    let w = self.weight.f32()[c] as f64 * rstd;
+                    scale[c] = w as f32;
+                    shift[c] = (self.bias.f32()[c] as f64 - mean * w) as f32;
+                }
+            }
+        }
+    }
+}
+
+/// Normalises with the factors of [`GroupFactors`].
+#[derive(Debug, Clone)]
+pub struct GroupNorm {
+    /// `[B, P, C]`
+    pub x: View,
+    /// `[B, 2 C]`
+    pub factors: View,
     /// f
     pub activation: Activation,
     /// `[B, P, C]`
     pub out: View,
-}
-
-impl GroupNorm {
-    /// For one image, what each channel is multiplied with and what is added then.
-    fn factors(&self, cx: &Cx<'_>, image: usize, scale: &mut [f32], shift: &mut [f32]) {
-        let stats = cx.mat::<f32>(&self.stats);
-        let (pixels, channels, blocks) = (self.x.layout.rows, self.x.cols(), self.stats.layout.rows);
-        let each = channels / GROUPS;
-        for group in 0..GROUPS {
-            let channels_here = group * each..(group + 1) * each;
-            let parts = || {
-                (0..blocks).flat_map(|b| {
-                    let (mean, squares) = stats.row(image * blocks + b).split_at(channels);
-                    let n = GroupStats::block(pixels, b).len() as f64;
-                    channels_here.clone().map(move |c| (n, mean[c] as f64, squares[c] as f64))
-                })
-            };
-            let count = (pixels * each) as f64;
-            let mean = parts().map(|(n, m, _)| n * m).sum::<f64>() / count;
-            let var = parts().map(|(n, m, sq)| sq + n * (m - mean) * (m - mean)).sum::<f64>() / count;
-            let rstd = 1.0 / (var + EPSILON as f64).sqrt();
-            for c in channels_here.clone() {
-                let w = self.weight.f32()[c] as f64 * rstd;
-                scale[c] = w as f32;
-                shift[c] = (self.bias.f32()[c] as f64 - mean * w) as f32;
-            }
-        }
-    }
 }
 
 impl Kernel for GroupNorm {
@@ -150,20 +175,11 @@ impl Kernel for GroupNorm {
         Cost { bytes: words(2 * n), flops: 2 * n as u64 + activation }
     }
 
-    fn worker_words(&self) -> usize {
-        WorkerMemory::words([self.x.cols(), self.x.cols()])
-    }
-
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
-        let x = cx.mat::<f32>(&self.x);
-        let mut memory = cx.worker_memory();
-        let [scale, shift] = memory.split([self.x.cols(), self.x.cols()]);
-        for (image, pixels) in self.x.layout.by_group(out.rows()) {
-            self.factors(cx, image, scale, shift);
-            let first = image * self.x.layout.rows;
-            for i in first + pixels.start..first + pixels.end {
-                cx.isa().run(Scale { x: x.row(i), scale, shift, activation: self.activation, out: out.row(i) });
-            }
+        let (x, factors) = (cx.mat::<f32>(&self.x), cx.mat::<f32>(&self.factors));
+        for i in out.rows() {
+            let (scale, shift) = factors.row(i / self.x.layout.rows).split_at(self.x.cols());
+            cx.isa().run(Scale { x: x.row(i), scale, shift, activation: self.activation, out: out.row(i) });
         }
     }
 }
@@ -226,8 +242,10 @@ mod tests {
             let out = lab.output(b * pixels, c).grouped(b);
             let weight = |v: &[f32]| Weight::owned("w", &[c], v).unwrap();
             let activation = if silu { Activation::Silu } else { Activation::Identity };
-            let norm = GroupNorm { x, stats, weight: weight(&w), bias: weight(&bias), activation, out };
-            for (isa, y) in lab.run_all(vec![GroupStats { x, out: stats }.into(), norm.into()], out) {
+            let factors = lab.output(b, 2 * c);
+            let join = GroupFactors { stats, pixels, weight: weight(&w), bias: weight(&bias), out: factors };
+            let norm = GroupNorm { x, factors, activation, out };
+            for (isa, y) in lab.run_all(vec![GroupStats { x, out: stats }.into(), join.into(), norm.into()], out) {
                 close(&y, &expected, 1e-5 + 2e-6 * far as f64, isa)?;
             }
         }

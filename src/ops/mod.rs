@@ -22,9 +22,9 @@ mod token_draw;
 pub use affine::Affine;
 pub use attention::{Attention, Keys};
 pub use avg_pool::AvgPool;
-pub use conv::Conv;
+pub use conv::{Conv, Normalised};
 pub use diffusion_step::{COEFFICIENTS, DiffusionStep};
-pub use group_norm::{GroupNorm, GroupStats};
+pub use group_norm::{GroupFactors, GroupNorm, GroupStats};
 pub use head_norm::HeadNorm;
 pub use layer_norm::{LayerNorm, Modulation};
 pub use linear::Linear;
@@ -134,6 +134,7 @@ ops!(
     AvgPool,
     Conv,
     DiffusionStep,
+    GroupFactors,
     GroupNorm,
     GroupStats,
     HeadNorm,

@@ -76,6 +76,17 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// `count` rows that `write` writes in the form that the kernel reads; `memory` is the third of [`parts`].
+    pub(super) fn ready(w: &Matrix, count: usize, memory: &'a mut [f32], write: impl Fn(usize, &mut [u32])) -> Self {
+        let words = match prepared_words(w.format(), w.cols()) {
+            0 => w.cols(),
+            words => words,
+        };
+        let memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
+        memory.chunks_exact_mut(words.max(1)).take(count).enumerate().for_each(|(i, to)| write(i, to));
+        Self { words: Mat::new(memory, Layout::dense(count, words)), rows: 0..count }
+    }
+
     /// Rows `rows` as `gather` writes them; `row` and `memory` are the second and third of [`parts`].
     pub(super) fn gathered(
         cx: &Cx<'_>,
@@ -113,7 +124,12 @@ pub(super) struct Sums<'a> {
     cols: usize,
 }
 
-impl Sums<'_> {
+impl<'a> Sums<'a> {
+    /// The first `cols` of one row.
+    pub(super) fn row(data: &'a [f32], cols: usize) -> Self {
+        Self { data, width: data.len(), skip: 0, cols }
+    }
+
     /// The tile's rows.
     pub(super) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.data.chunks_exact(self.width).map(|row| &row[self.skip..self.skip + self.cols])
@@ -144,11 +160,26 @@ impl Epilogue {
     /// Finishes the sums of `rows` (the tile's rows) into the tile.
     pub(super) fn store(&self, cx: &Cx<'_>, sums: &Sums<'_>, rows: Range<usize>, out: &mut TileMut<'_, f32>) {
         let cols = out.cols();
+        self.store_columns(cx, sums, rows, cols, out);
+    }
+
+    /// Finishes the sums of `rows` and `cols` into their part of the tile.
+    pub(super) fn store_columns(
+        &self,
+        cx: &Cx<'_>,
+        sums: &Sums<'_>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut TileMut<'_, f32>,
+    ) {
         let bias = self.bias.as_ref().map(|b| &b.f32()[cols.clone()]);
         let gate = self.gate.as_ref().map(|g| cx.mat::<f32>(g));
+        let first = out.cols().start;
+        let within = cols.start - first..cols.end - first;
         for (sums, i) in sums.rows().zip(rows) {
             let gate = gate.as_ref().map(|g| &g.row(i)[cols.clone()]);
-            cx.isa().run(Finish { sums, bias, activation: self.activation, gate, add: self.add, out: out.row(i) });
+            let out = &mut out.row(i)[within.clone()];
+            cx.isa().run(Finish { sums, bias, activation: self.activation, gate, add: self.add, out });
         }
     }
 }

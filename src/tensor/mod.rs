@@ -2,12 +2,14 @@
 
 mod aligned;
 mod dtype;
+mod filter;
 mod matrix;
 pub mod packed;
 mod weight;
 
 pub use aligned::AlignedBytes;
 pub use dtype::DType;
+pub use filter::Filter;
 pub use matrix::{Layout, Mat, TileMut};
 pub use packed::{Format, Matrix, Precision};
 pub use weight::{Elements, SharedBytes, Weight};

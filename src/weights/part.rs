@@ -2,7 +2,8 @@
 
 use super::file::{TensorFile, TensorView};
 use crate::error::{Error, Result};
-use crate::tensor::{AlignedBytes, DType, Elements, Format, Matrix, Precision, Weight};
+use crate::tensor::packed::PANEL;
+use crate::tensor::{AlignedBytes, DType, Elements, Filter, Format, Matrix, Precision, Weight};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -152,12 +153,30 @@ impl Part {
         self.matrix(name, self.precision, &[rows, cols], (rows, cols), 1)
     }
 
-    /// The convolution `name`, stored as `[cout, cin, k, k]`, as a matrix `[cout, k * k * cin]` in kernel order whose
-    /// rows go over `[ky][kx][cin]`, the input channel innermost. 8-bit models have them in bf16.
-    pub fn take_conv(&mut self, name: &str, cout: usize, cin: usize, k: usize) -> Result<Matrix> {
+    /// The convolution `name`, stored as `[cout, cin, k, k]`. In f32 the filters of 3x3 convolutions that walk every
+    /// pixel are transformed; all others are a matrix. 8-bit models have them in bf16.
+    pub fn take_conv(&mut self, name: &str, cout: usize, cin: usize, k: usize, every_pixel: bool) -> Result<Filter> {
         let precision = if self.precision == Precision::Q8 { Precision::Bf16 } else { self.precision };
         // Config limits keep these products far from overflow.
-        self.matrix(name, precision, &[cout, cin, k, k], (cout, k * k * cin), k * k)
+        let size = (cout, k * k * cin);
+        let (filter, transformed) = (|matrix| Filter::Taps(matrix), (Filter::winograd_rows(cout), cin));
+        let winograd = precision == Precision::F32 && k == 3 && every_pixel && cin >= PANEL;
+        if !winograd {
+            return self.matrix(name, precision, &[cout, cin, k, k], size, k * k).map(filter);
+        }
+        if self.packed {
+            // A folder packed for bf16 has them untransformed.
+            let is =
+                |v: TensorView<'_>| Format::F32.stored(transformed.0, transformed.1) == (v.dtype, v.shape.to_vec());
+            return match self.file.view(name).is_some_and(is) {
+                true => self.packed_matrix(name, precision, transformed).map(Filter::Winograd),
+                false => self.packed_matrix(name, precision, size).map(filter),
+            };
+        }
+        let weight = self.stored_matrix(name, &[cout, cin, k, k], size, k * k)?;
+        let filter = Filter::winograd(&weight)?;
+        self.note(name, filter.matrix());
+        Ok(filter)
     }
 
     /// The matrix `[rows, cols]` from a tensor stored in `shape`, whose rows have `taps` for each input channel.
@@ -169,52 +188,62 @@ impl Part {
         (rows, cols): (usize, usize),
         taps: usize,
     ) -> Result<Matrix> {
-        let matrix = if self.packed {
-            let view = self.file.view(name);
-            let format = |dtype| match (precision, dtype) {
-                (Precision::F32, DType::F32) => Some(Format::F32),
-                (Precision::F32, DType::BF16) => Some(Format::Wide),
-                (Precision::Bf16, DType::BF16) => Some(Format::Bf16),
-                (Precision::Q8, DType::U8) => Some(Format::Q8),
-                (Precision::Q8, DType::BF16) if precision.format(dtype, rows, cols) == Format::Bf16 => {
-                    Some(Format::Bf16)
-                }
-                _ => None,
-            };
-            let fits =
-                |v: &TensorView<'_>| format(v.dtype).filter(|f| f.stored(rows, cols) == (v.dtype, v.shape.to_vec()));
-            let Some(format) = view.as_ref().and_then(fits) else {
-                let (dtype, shape) = precision.format(DType::BF16, rows, cols).stored(rows, cols);
-                let expected = format!("a matrix {rows} x {cols} packed for {precision}: {dtype} {shape:?} or alike");
-                let found = view.map_or_else(|| "nothing".to_owned(), |v| v.to_string());
-                return Err(self.error(name, expected, found));
-            };
-            let in_place = self
-                .file
-                .shared(name)
-                .and_then(|(bytes, range)| Matrix::in_place(name, format, (rows, cols), bytes, range));
-            match (in_place, view) {
-                (None, Some(view)) => Matrix::from_aligned(name, format, (rows, cols), copy(name, view.bytes)?),
-                (Some(matrix), _) => matrix,
-                (None, None) => return Err(self.error(name, "a packed matrix", "nothing")),
+        if self.packed {
+            return self.packed_matrix(name, precision, (rows, cols));
+        }
+        let weight = self.stored_matrix(name, shape, (rows, cols), taps)?;
+        let matrix = Matrix::pack(&weight, precision.format(weight.dtype(), rows, cols))?;
+        self.note(name, &matrix);
+        Ok(matrix)
+    }
+
+    /// A copy of the tensor `name`, stored in `shape`, as `[rows, cols]` with the input channel innermost.
+    fn stored_matrix(&self, name: &str, shape: &[usize], (rows, cols): (usize, usize), taps: usize) -> Result<Weight> {
+        let view = self.check(name, |found| found == shape, || format!("{shape:?}"))?;
+        let mut bytes = copy(name, view.bytes)?;
+        if taps > 1 {
+            // The file holds this many bytes, so none of these products wraps.
+            match view.dtype.size() {
+                2 => channels_innermost::<2>(view.bytes, bytes.bytes_mut(), cols / taps, taps),
+                _ => channels_innermost::<4>(view.bytes, bytes.bytes_mut(), cols / taps, taps),
             }
-        } else {
-            let view = self.check(name, |found| found == shape, || format!("{shape:?}"))?;
-            let mut bytes = copy(name, view.bytes)?;
-            if taps > 1 {
-                // The file holds this many bytes, so none of these products wraps.
-                match view.dtype.size() {
-                    2 => channels_innermost::<2>(view.bytes, bytes.bytes_mut(), cols / taps, taps),
-                    _ => channels_innermost::<4>(view.bytes, bytes.bytes_mut(), cols / taps, taps),
-                }
-            }
-            let weight = Weight::from_aligned(name, view.dtype, &[rows, cols], bytes);
-            Matrix::pack(&weight, precision.format(view.dtype, rows, cols))?
+        }
+        Ok(Weight::from_aligned(name, view.dtype, &[rows, cols], bytes))
+    }
+
+    /// The matrix `[rows, cols]` from a packed file.
+    fn packed_matrix(&mut self, name: &str, precision: Precision, (rows, cols): (usize, usize)) -> Result<Matrix> {
+        let (dtype, shape) = precision.format(DType::BF16, rows, cols).stored(rows, cols);
+        let expected = || format!("a matrix {rows} x {cols} packed for {precision}: {dtype} {shape:?} or alike");
+        let Some(view) = self.file.view(name) else {
+            return Err(self.error(name, expected(), "nothing"));
         };
+        let format = match (precision, view.dtype) {
+            (Precision::F32, DType::F32) => Some(Format::F32),
+            (Precision::F32, DType::BF16) => Some(Format::Wide),
+            (Precision::Bf16, DType::BF16) => Some(Format::Bf16),
+            (Precision::Q8, found) => Some(precision.format(found, rows, cols)),
+            _ => None,
+        };
+        let fits = |f: &Format| f.stored(rows, cols) == (view.dtype, view.shape.to_vec());
+        let Some(format) = format.filter(fits) else {
+            return Err(self.error(name, expected(), view));
+        };
+        let shared = self.file.shared(name);
+        let in_place = shared.and_then(|(bytes, range)| Matrix::in_place(name, format, (rows, cols), bytes, range));
+        let matrix = match in_place {
+            Some(matrix) => matrix,
+            None => Matrix::from_aligned(name, format, (rows, cols), copy(name, view.bytes)?),
+        };
+        self.note(name, &matrix);
+        Ok(matrix)
+    }
+
+    /// Remembers that `matrix` was taken.
+    fn note(&mut self, name: &str, matrix: &Matrix) {
         let counter = if matrix.is_in_place() { &mut self.memory.in_place } else { &mut self.memory.copied };
         *counter += matrix.stored().len() as u64;
         self.taken.insert(name.to_owned(), Taken::Matrix(matrix.clone()));
-        Ok(matrix)
     }
 
     /// Ends the taking and gives what was taken, by name: an error that names the tensors nobody took, if there are
@@ -417,7 +446,7 @@ mod tests {
         let (cout, cin, k) = (2, 3, 3);
         for (dtype, shift) in [(DType::F32, 0), (DType::F32, 3), (DType::BF16, 0), (DType::BF16, 1)] {
             let mut part = part(dtype, &[cout, cin, k, k], shift);
-            let w = part.take_conv("w", cout, cin, k).unwrap();
+            let Filter::Taps(w) = part.take_conv("w", cout, cin, k, true).unwrap() else { panic!() };
             let format = if dtype == DType::F32 { Format::F32 } else { Format::Wide };
             assert_eq!((w.format(), w.rows(), w.cols()), (format, cout, k * k * cin));
             let numbers = w.to_f32();
@@ -430,7 +459,7 @@ mod tests {
             part.finish().unwrap();
         }
         let mut part = part(DType::F32, &[4, 3, 1, 1], 0);
-        let w = part.take_conv("w", 4, 3, 1).unwrap();
+        let Filter::Taps(w) = part.take_conv("w", 4, 3, 1, true).unwrap() else { panic!() };
         assert_eq!((w.rows(), w.cols(), w.to_f32(), w.is_in_place()), (4, 3, counted(12), false));
     }
 

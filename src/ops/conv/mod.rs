@@ -1,0 +1,271 @@
+//! Convolution over channels-last images, with the normalisation before it and what follows it done on the way.
+//!
+//! x `[B, H W, Cin]`, weight `[Cout, k k Cin]` (channels innermost), out `[B, Ho Wo, Cout]`. A tile is some lines of the
+//! output. First the lines of the input that it reads are normalised into a worker's memory (GroupNorm and SiLU, where
+//! asked for), then one of two ways gives the products: the neighbourhoods of pixels are gathered and multiplied
+//! ([`direct`]), or 3x3 neighbourhoods are multiplied four outputs at a time in Winograd's domain ([`winograd`]).
+//! Nearest upsampling (factor 2), stride and padding are only other places to read from.
+//!
+//! Accuracy as linear with K = k k Cin; Winograd's sums of differences add a factor of two or so. FLOPs: 2 B Ho Wo
+//! Cout k k Cin, counted so for both ways.
+
+mod direct;
+mod winograd;
+
+use super::group_norm::Scale;
+use super::product::Epilogue;
+use super::{Activation, Kernel, Out, words};
+use crate::plan::{Cost, Cx, View, WorkerMemory};
+use crate::simd::panels::Prepare;
+use crate::tensor::{Filter, Format, Layout, Mat, TileMut};
+use std::ops::Range;
+
+/// The op.
+#[derive(Debug, Clone)]
+pub struct Conv {
+    /// `[B, H W, Cin]`
+    pub x: View,
+    /// W: pixels a line of `x`.
+    pub width: usize,
+    /// What is done to `x` first.
+    pub norm: Option<Normalised>,
+    /// Cout filters of k k Cin.
+    pub filter: Filter,
+    /// k
+    pub kernel: usize,
+    /// Pixels from one output's neighbourhood to the next's: 1 or 2.
+    pub stride: usize,
+    /// Lines and columns of zeros above and left of the image; those below and right follow from the size of `out`.
+    pub padding: usize,
+    /// Whether each pixel of `x` is read as 2 x 2 pixels.
+    pub upsample: bool,
+    /// What follows.
+    pub epilogue: Epilogue,
+    /// Wo: pixels a line of `out`.
+    pub out_width: usize,
+    /// `[B, Ho Wo, Cout]`
+    pub out: View,
+}
+
+/// `f(x * scale + shift)` by image and channel: a group norm.
+#[derive(Debug, Clone, Copy)]
+pub struct Normalised {
+    /// `[B, 2 Cin]`: scales, then shifts, as of [`GroupFactors`](super::GroupFactors).
+    pub factors: View,
+    /// f
+    pub activation: Activation,
+}
+
+/// Output pixels that a tile should have at least: its borders are normalised by its neighbours too.
+const TILE_PIXELS: usize = 512;
+
+/// The input pixels that a tile reads, in the form that its products take.
+struct Pixels<'a> {
+    rows: Mat<'a, u32>,
+    /// Row of the first pixel of line `lines.start`.
+    first: usize,
+    width: usize,
+    lines: Range<usize>,
+    upsample: bool,
+}
+
+impl<'a> Pixels<'a> {
+    /// The pixel at that place of the (upsampled) image; `None` outside of it.
+    #[inline(always)]
+    fn at(&self, line: isize, column: isize) -> Option<&'a [u32]> {
+        let shift = usize::from(self.upsample);
+        let (line, column) = ((line >> shift) as usize, (column >> shift) as usize);
+        // What was negative is huge now.
+        let inside = self.lines.contains(&line) && column < self.width;
+        inside.then(|| self.rows.row(self.first + (line - self.lines.start) * self.width + column))
+    }
+}
+
+impl Conv {
+    /// Lines a tile: an even number where an image has that, so that no image's tiles depend on those before it.
+    fn tile_lines(&self) -> usize {
+        let lines = self.out.layout.rows / self.out_width.max(1);
+        if lines.is_multiple_of(2) {
+            (TILE_PIXELS / self.out_width.max(1)).next_multiple_of(2).clamp(2, lines.max(2))
+        } else {
+            lines
+        }
+    }
+
+    /// Lines of the input that `lines` of the output read.
+    fn input_lines(&self, lines: &Range<usize>) -> Range<usize> {
+        let height = self.x.layout.rows / self.width.max(1);
+        let shift = usize::from(self.upsample);
+        let first = (lines.start * self.stride).saturating_sub(self.padding) >> shift;
+        let last = ((lines.end.max(1) - 1) * self.stride + self.kernel).saturating_sub(self.padding + 1) >> shift;
+        first.min(height)..(last + 1).min(height)
+    }
+
+    /// Words of a pixel in the form that the products take, and whether the pixels have to be brought into it.
+    fn pixel_words(&self) -> (usize, bool) {
+        let cin = self.x.cols();
+        match &self.filter {
+            Filter::Taps(w) if w.format() == Format::Bf16 && cin.is_multiple_of(2) => (cin / 2, true),
+            _ => (cin, self.norm.is_some()),
+        }
+    }
+
+    /// Words of the worker's copy of the pixels of a tile of `lines` lines.
+    fn copy_words(&self, lines: usize) -> usize {
+        let (words, copied) = self.pixel_words();
+        let height = self.x.layout.rows / self.width.max(1);
+        let most = lines * self.stride + self.kernel;
+        // The last part is one pixel of f32, on its way to another form.
+        if copied { most.min(height) * self.width * words + self.x.cols() } else { 0 }
+    }
+
+    /// Lines `lines` of image `image`, normalised and in the form that the products take.
+    fn pixels<'a>(&self, cx: &Cx<'a>, image: usize, lines: Range<usize>, memory: &'a mut [f32]) -> Pixels<'a> {
+        let x = cx.mat::<f32>(&self.x);
+        let (words, copied) = self.pixel_words();
+        let (width, upsample, first) =
+            (self.width, self.upsample, image * self.x.layout.rows + lines.start * self.width);
+        if !copied {
+            return Pixels { rows: x.cast(), first, width, lines, upsample };
+        }
+        let count = lines.len() * width;
+        let (copy, pixel) = memory.split_at_mut(count * words);
+        let pixel = &mut pixel[..self.x.cols()];
+        let norm = self.norm.map(|n| (cx.mat::<f32>(&n.factors).row(image).split_at(self.x.cols()), n.activation));
+        for (i, to) in copy.chunks_exact_mut(words.max(1)).enumerate() {
+            let x = x.row(first + i);
+            let prepare = |x: &[f32], to: &mut [f32]| {
+                cx.isa().run(Prepare { format: Format::Bf16, x, to: bytemuck::cast_slice_mut(to) });
+            };
+            match norm {
+                Some(((scale, shift), activation)) if words == x.len() => {
+                    cx.isa().run(Scale { x, scale, shift, activation, out: to });
+                }
+                Some(((scale, shift), activation)) => {
+                    cx.isa().run(Scale { x, scale, shift, activation, out: pixel });
+                    prepare(pixel, to);
+                }
+                None => prepare(x, to),
+            }
+        }
+        let rows = Mat::new(bytemuck::cast_slice(copy), Layout::dense(count, words));
+        Pixels { rows, first: 0, width, lines, upsample }
+    }
+}
+
+impl Kernel for Conv {
+    const NAME: &'static str = "conv";
+
+    fn out(&self) -> Out {
+        Out::new(self.out, self.tile_lines() * self.out_width, self.out.cols())
+    }
+
+    fn cost(&self) -> Cost {
+        let (pixels, taps) = (self.out.count(), self.kernel * self.kernel * self.x.cols());
+        let moved = self.x.count() * self.x.cols() + pixels * self.out.cols();
+        let flops = 2 * (pixels * self.out.cols() * taps) as u64;
+        Cost { bytes: words(moved) + self.filter.matrix().byte_len() as u64, flops }
+    }
+
+    fn worker_words(&self) -> usize {
+        let copy = WorkerMemory::words([self.copy_words(self.tile_lines())]);
+        copy + match &self.filter {
+            Filter::Taps(w) => WorkerMemory::words(self.direct_parts(w)),
+            Filter::Winograd(_) => WorkerMemory::words(self.winograd_parts()),
+        }
+    }
+
+    fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
+        let (width, rows) = (self.out_width, out.rows());
+        for (image, rows) in self.out.layout.by_group(rows) {
+            let lines = rows.start / width..rows.end / width;
+            let input = self.input_lines(&lines);
+            match &self.filter {
+                Filter::Taps(w) => self.direct(cx, w, image, lines, input, &mut out),
+                Filter::Winograd(w) => self.winograd(cx, w, image, lines, input, &mut out),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{Lab, close, numbers, weight_as};
+    use crate::tensor::{DType, Matrix, Weight};
+    use proptest::prelude::*;
+
+    /// What the convolution is made in.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Way {
+        Taps(Format),
+        Winograd,
+    }
+
+    const WAYS: [Way; 4] = [Way::Taps(Format::F32), Way::Taps(Format::Wide), Way::Taps(Format::Bf16), Way::Winograd];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn agrees_with_the_naive_one(
+            b in 1usize..3, h in 1usize..14, width in 1usize..40, cin in 1usize..37, cout in 1usize..37, kind in 0usize..4,
+            add: bool, norm: bool, way in 0..WAYS.len(),
+        ) {
+            // 3x3 padded; 3x3 on the upsampled image; 1x1; stride 2 padded right and below only.
+            let (kernel, stride, padding, upsample) = [(3, 1, 1, false), (3, 1, 1, true), (1, 1, 0, false), (3, 2, 0, false)][kind];
+            let way = if WAYS[way] == Way::Winograd && kind > 1 { Way::Taps(Format::F32) } else { WAYS[way] };
+            let up = if upsample { 2 } else { 1 };
+            let (oh, ow) = if stride == 2 { (h.div_ceil(2), width.div_ceil(2)) } else { (h * up, width * up) };
+            let mut lab = Lab::new();
+            let w = weight_as(DType::F32, &[cout, kernel * kernel * cin], &numbers(cout * kernel * kernel * cin, 2));
+            let (filter, w) = match way {
+                Way::Winograd => (Filter::winograd(&w).unwrap(), w.to_f32()),
+                Way::Taps(format) => {
+                    let matrix = Matrix::pack(&w, format).unwrap();
+                    let w = matrix.to_f32();
+                    (Filter::Taps(matrix), w)
+                }
+            };
+            let (x, factors) = (numbers(b * h * width * cin, 1), numbers(b * 2 * cin, 5));
+            let (bias, old) = (numbers(cout, 4), numbers(b * oh * ow * cout, 3));
+            let read: Vec<f32> = x.iter().enumerate().map(|(i, &x)| {
+                let (image, c) = (i / (h * width * cin), i % cin);
+                let [scale, shift] = [0, cin].map(|at| factors[image * 2 * cin + at + c]);
+                let y = x * scale + shift;
+                if norm { y / (1.0 + (-y).exp()) } else { x }
+            }).collect();
+            let rounds = way == Way::Taps(Format::Bf16);
+            let rounded = if rounds { weight_as(DType::BF16, &[read.len()], &read).to_f32() } else { read };
+            let mut expected = Vec::new();
+            for i in 0..b * oh * ow {
+                let (image, y, x0) = (i / (oh * ow), i / ow % oh, i % ow);
+                for o in 0..cout {
+                    let mut sum = bias[o] as f64 + if add { old[i * cout + o] as f64 } else { 0.0 };
+                    for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
+                        let at = |p: usize, k: usize| (p * stride + k) as isize - padding as isize;
+                        let (iy, ix) = (at(y, ky), at(x0, kx));
+                        if iy < 0 || ix < 0 || iy >= (h * up) as isize || ix >= (width * up) as isize {
+                            continue;
+                        }
+                        let from = ((image * h + iy as usize / up) * width + ix as usize / up) * cin;
+                        let to = ((o * kernel + ky) * kernel + kx) * cin;
+                        sum += (0..cin).map(|c| rounded[from + c] as f64 * w[to + c] as f64).sum::<f64>();
+                    }
+                    expected.push(sum);
+                }
+            }
+            let x = lab.input(b * h * width, cin, &x).grouped(b);
+            let factors = lab.input(b, 2 * cin, &factors);
+            let norm = norm.then_some(Normalised { factors, activation: Activation::Silu });
+            let out = lab.input(b * oh * ow, cout, &old).grouped(b);
+            let epilogue = Epilogue { bias: Some(Weight::owned("b", &[cout], &bias).unwrap()), add, ..Epilogue::default() };
+            let op = Conv { x, width, norm, filter, kernel, stride, padding, upsample, epilogue, out_width: ow, out };
+            // Where the normalisation rounds differently, the rounding to bf16 may go the other way.
+            let flips = if rounds && norm.is_some() { (9 * cin) as f64 * 2e-4 } else { 0.0 };
+            for (isa, y) in lab.run(op) {
+                close(&y, &expected, 1e-6 * (9 * cin) as f64 + flips, isa)?;
+            }
+        }
+    }
+}

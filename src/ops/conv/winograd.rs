@@ -1,0 +1,180 @@
+//! 3x3 convolutions with stride 1 by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, 1509.09308): four
+//! outputs from sixteen products a channel instead of thirty-six.
+//!
+//! A patch d of 4 x 4 pixels becomes `B^T d B`, is multiplied channel by channel with the filters transformed alike
+//! ([`crate::tensor::Filter`]), and the sums m become 2 x 2 outputs `A^T m A`. So sixteen products of [patches, Cin]
+//! with [Cin, Cout], one for each place of a patch.
+
+use super::{Conv, Pixels};
+use crate::ops::product::Sums;
+use crate::plan::Cx;
+use crate::simd::panels::Product;
+use crate::simd::{Job, Simd};
+use crate::tensor::packed::PANEL;
+use crate::tensor::{Format, Layout, Mat, Matrix, TileMut};
+use std::ops::Range;
+
+/// Places of a patch.
+const PLACES: usize = 16;
+
+/// Patches transformed and multiplied at once.
+const PATCHES: usize = 48;
+
+/// Columns of the result multiplied at once.
+const COLUMNS: usize = 128;
+
+impl Conv {
+    fn columns(&self) -> usize {
+        self.out.cols().next_multiple_of(PANEL).min(COLUMNS)
+    }
+
+    /// The parts of a worker's memory behind the copy of the pixels: transformed patches, products, four outputs,
+    /// a pixel of zeros.
+    pub(super) fn winograd_parts(&self) -> [usize; 4] {
+        let (cin, columns) = (self.x.cols(), self.columns());
+        [PLACES * PATCHES * cin, PLACES * PATCHES * columns, 4 * columns, cin]
+    }
+
+    /// Computes lines `lines` (from an even one on) of image `image` from lines `input` of `x`.
+    pub(super) fn winograd(
+        &self,
+        cx: &Cx<'_>,
+        w: &Matrix,
+        image: usize,
+        lines: Range<usize>,
+        input: Range<usize>,
+        out: &mut TileMut<'_, f32>,
+    ) {
+        let mut memory = cx.worker_memory();
+        let [patches, products, outputs, zeros] = self.winograd_parts();
+        let [copy, patches, products, outputs, zeros] =
+            memory.split([self.copy_words(self.tile_lines()), patches, products, outputs, zeros]);
+        zeros.fill(0.0);
+        let pixels = self.pixels(cx, image, input, copy);
+        let across = self.out_width.div_ceil(2);
+        let all = lines.len().div_ceil(2) * across;
+        let corner = |patch: usize| (lines.start + patch / across * 2, patch % across * 2);
+        for start in (0..all).step_by(PATCHES) {
+            let some = start..all.min(start + PATCHES);
+            for (i, patch) in some.clone().enumerate() {
+                let pixels = self.patch(&pixels, corner(patch), zeros);
+                cx.isa().run(TransformPatch { pixels, step: some.len(), index: i, to: patches });
+            }
+            for first in (0..self.out.cols()).step_by(COLUMNS) {
+                let columns = first..self.out.cols().min(first + COLUMNS);
+                let width = columns.len().next_multiple_of(PANEL);
+                self.multiply(cx, w, &columns, some.len(), patches, products);
+                for (i, patch) in some.clone().enumerate() {
+                    let products = &products[i * width..];
+                    cx.isa().run(TransformSums { products, step: some.len() * width, width, to: outputs });
+                    let (line, column) = corner(patch);
+                    for (j, sums) in outputs.chunks_exact(width).take(4).enumerate() {
+                        let (line, column) = (line + j / 2, column + j % 2);
+                        if line < lines.end && column < self.out_width {
+                            let row = image * self.out.layout.rows + line * self.out_width + column;
+                            let sums = Sums::row(sums, columns.len());
+                            self.epilogue.store_columns(cx, &sums, row..row + 1, columns.clone(), out);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The sixteen pixels that the outputs at `corner` and its three neighbours are made of.
+    fn patch<'a>(&self, pixels: &Pixels<'a>, corner: (usize, usize), zeros: &'a [f32]) -> [&'a [f32]; PLACES] {
+        let at = |i: usize, d: usize| (i + d) as isize - self.padding as isize;
+        std::array::from_fn(|i| {
+            let pixel = pixels.at(at(corner.0, i / 4), at(corner.1, i % 4));
+            pixel.map_or(zeros, bytemuck::cast_slice)
+        })
+    }
+
+    /// All places' products of `count` patches with columns `columns`.
+    fn multiply(
+        &self,
+        cx: &Cx<'_>,
+        w: &Matrix,
+        columns: &Range<usize>,
+        count: usize,
+        patches: &[f32],
+        products: &mut [f32],
+    ) {
+        let cin = self.x.cols();
+        let (panels, width) = (w.rows() / PLACES / PANEL, columns.len().next_multiple_of(PANEL));
+        for (place, out) in products.chunks_exact_mut(count * width).take(PLACES).enumerate() {
+            let x = Mat::new(&patches[place * count * cin..][..count * cin], Layout::dense(count, cin)).cast();
+            let first = place * panels + columns.start / PANEL;
+            let panels = first..first + width / PANEL;
+            cx.isa().run(Product { x, rows: 0..count, w: w.words(), format: Format::F32, k: cin, panels, out });
+        }
+    }
+}
+
+/// `B^T d B` of one patch: place p to row `index` of matrix p of `step` rows.
+struct TransformPatch<'a> {
+    pixels: [&'a [f32]; PLACES],
+    step: usize,
+    index: usize,
+    to: &'a mut [f32],
+}
+
+impl Job for TransformPatch<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let cin = self.pixels[0].len();
+        let rows = |[a, b, c, d]: [S::V; 4]| [s.sub(a, c), s.add(b, c), s.sub(c, b), s.sub(b, d)];
+        let mut at = 0;
+        while at < cin {
+            let end = cin.min(at + S::LANES);
+            let d: [[S::V; 4]; 4] =
+                std::array::from_fn(|y| std::array::from_fn(|x| s.load_up_to(&self.pixels[4 * y + x][at..end])));
+            let half: [[S::V; 4]; 4] = std::array::from_fn(|x| rows(std::array::from_fn(|y| d[y][x])));
+            for y in 0..4 {
+                let all = rows(std::array::from_fn(|x| half[x][y]));
+                for (x, v) in all.into_iter().enumerate() {
+                    let row = ((4 * y + x) * self.step + self.index) * cin;
+                    s.store_up_to(&mut self.to[row + at..row + end], v);
+                }
+            }
+            at = end;
+        }
+    }
+}
+
+/// `A^T m A` of one patch: place p from `p step` on, `width` numbers each, to four rows of `width`.
+struct TransformSums<'a> {
+    products: &'a [f32],
+    step: usize,
+    width: usize,
+    to: &'a mut [f32],
+}
+
+impl Job for TransformSums<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = |[a, b, c, d]: [S::V; 4]| [s.add(s.add(a, b), c), s.sub(s.sub(b, c), d)];
+        let mut at = 0;
+        while at < self.width {
+            let end = self.width.min(at + S::LANES);
+            let m: [[S::V; 4]; 4] = std::array::from_fn(|y| {
+                std::array::from_fn(|x| {
+                    let start = (4 * y + x) * self.step;
+                    s.load_up_to(&self.products[start + at..start + end])
+                })
+            });
+            let half: [[S::V; 2]; 4] = std::array::from_fn(|x| rows(std::array::from_fn(|y| m[y][x])));
+            for y in 0..2 {
+                for (x, v) in rows(std::array::from_fn(|x| half[x][y])).into_iter().enumerate() {
+                    let start = (2 * y + x) * self.width;
+                    s.store_up_to(&mut self.to[start + at..start + end], v);
+                }
+            }
+            at = end;
+        }
+    }
+}
