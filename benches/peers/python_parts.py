@@ -114,7 +114,7 @@ class OnnxRuntime:
         return lambda: session.run_with_iobinding(binding), lambda _: binding.get_outputs()[-1].numpy()
 
     def dense(self, weights, name, x, out, w, b):
-        """Nodes of `out = x W^T + b`; a product's constant right side is packed when the session starts."""
+        """Nodes of `out = x W^T + b`; a product's constant right side is packed as the graph is loaded."""
         weights[name + ".w"], weights[name + ".b"] = np.ascontiguousarray(w.T), b
         node = self.onnx.helper.make_node
         return [node("MatMul", [x, name + ".w"], [out + ".product"]), node("Add", [out + ".product", name + ".b"], [out])]
