@@ -1,10 +1,11 @@
 """The graph of a model folder in PyTorch, written to be fast there: fused attention, a fixed KV cache, both guidance halves in one
 batch, channels-last convolutions, RAR's adaptive layers hoisted out of the token loop.
 
-    python benches/peers/torch_graph.py MODEL [--compile] [--repeat 3] [--threads N]
+    python benches/peers/torch_graph.py MODEL [--dtype f32|bf16] [--compile] [--rounds R] [--steps T] [--tokens N]
+                                        [--repeat 3] [--threads N]
 
-Prints one JSON object like `discon bench --json`: median seconds by stage. The weights are the folder's, widened to f32; random
-numbers are torch's own, so the pictures differ while the work is the same.
+Prints one JSON object like `discon bench --json`: median seconds by stage. The weights are the folder's, turned into the dtype, which
+is that of the arithmetic too; random numbers are torch's own, so the pictures differ while the work is the same.
 """
 import argparse
 import json
@@ -18,13 +19,23 @@ from safetensors.torch import load_file
 
 
 class Part:
-    """Tensors of one file, by name."""
+    """Tensors by name."""
 
-    def __init__(self, path):
-        self.t = {k: v.float() for k, v in load_file(path).items()}
-        for name, value in self.t.items():
+    def __init__(self, tensors):
+        self.t = tensors
+
+    @staticmethod
+    def load(path):
+        part = Part({k: v.to(torch.get_default_dtype()) for k, v in load_file(path).items()})
+        for name, value in part.t.items():
             if value.dim() == 4:
-                self.t[name] = value.contiguous(memory_format=torch.channels_last)
+                part.t[name] = value.contiguous(memory_format=torch.channels_last)
+        return part
+
+    def blocks(self, name, count):
+        """A part for each of `count` blocks, all with the same names, so that what is compiled for one serves all."""
+        starts = [f"{name}.{i}." for i in range(count)]
+        return [Part({k.removeprefix(s): v for k, v in self.t.items() if k.startswith(s)}) for s in starts]
 
     def linear(self, name, x):
         return F.linear(x, self.t[name + ".weight"], self.t.get(name + ".bias"))
@@ -46,36 +57,35 @@ class Discrete:
     """Stage 1."""
 
     def __init__(self, part, cfg, sampling):
-        self.p, self.c, self.s = part, cfg, sampling
+        self.p, self.c, self.s, self.blocks = part, cfg, sampling, part.blocks("blocks", cfg["depth"])
 
-    def block(self, i, x, mod, k, v, at):
-        p, n = self.p, f"blocks.{i}"
+    def block(self, p, x, mod, k, v, at):
         m = mod.chunk(6, -1)
-        h = p.norm(n + ".norm1", x) * (1 + m[1]) + m[0]
-        q, key, value = (heads(t, self.c["heads"]) for t in p.linear(n + ".attn.qkv", h).chunk(3, -1))
-        k[:, :, at:at + 1], v[:, :, at:at + 1] = p.norm(n + ".attn.k_norm", key), value
-        a = F.scaled_dot_product_attention(p.norm(n + ".attn.q_norm", q), k[:, :, :at + 1], v[:, :, :at + 1])
-        x = x + m[2] * p.linear(n + ".attn.proj", a.transpose(1, 2).flatten(2))
-        h = p.norm(n + ".norm2", x) * (1 + m[4]) + m[3]
-        return x + m[5] * p.linear(n + ".mlp.fc2", F.gelu(p.linear(n + ".mlp.fc1", h)))
+        h = p.norm("norm1", x) * (1 + m[1]) + m[0]
+        q, key, value = (heads(t, self.c["heads"]) for t in p.linear("attn.qkv", h).chunk(3, -1))
+        k[:, :, at:at + 1], v[:, :, at:at + 1] = p.norm("attn.k_norm", key), value
+        a = F.scaled_dot_product_attention(p.norm("attn.q_norm", q), k[:, :, :at + 1], v[:, :, :at + 1])
+        x = x + m[2] * p.linear("attn.proj", a.transpose(1, 2).flatten(2))
+        h = p.norm("norm2", x) * (1 + m[4]) + m[3]
+        return x + m[5] * p.linear("mlp.fc2", F.gelu(p.linear("mlp.fc1", h)))
 
-    def run(self, classes):
+    def run(self, classes, tokens):
         p, c, s = self.p, self.c, self.s
-        places, depth, codes = c["seq_len"], c["depth"], c["codebook_size"]
+        places, codes = c["seq_len"], c["codebook_size"]
         null = torch.full_like(classes, c["num_classes"])
         cond = p.t["embeddings.weight"][torch.cat([classes, null]) + codes + 1][:, None]
         silu = F.silu(cond + p.t["timesteps_embeddings"][:, :places + 1])
-        mods = [p.linear(f"blocks.{i}.adaLN_modulation.1", silu) for i in range(depth)]
+        mods = [b.linear("adaLN_modulation.1", silu) for b in self.blocks]
         last = p.linear("adaln_before_head.adaLN_modulation.1", silu)
         size = (cond.shape[0], c["heads"], places + 1, c["hidden_size"] // c["heads"])
-        cache = [(torch.empty(size), torch.empty(size)) for _ in range(depth)]
+        cache = [(torch.empty(size), torch.empty(size)) for _ in self.blocks]
         x, ids = p.t["cls_token"].expand(cond.shape[0], -1, -1), []
-        for at in range(places + 1):
+        for at in range(tokens + 1):
             x = x + p.t["pos_embed"][:, at:at + 1]
             if at:
                 x = x + p.t["target_aware_pos_embed"][:, at + 1:at + 2]
-            for i, (k, v) in enumerate(cache):
-                x = self.block(i, x, mods[i][:, at:at + 1], k, v, at)
+            for b, mod, (k, v) in zip(self.blocks, mods, cache):
+                x = self.block(b, x, mod[:, at:at + 1], k, v, at)
             if at == 0:
                 x = cond
                 continue
@@ -83,10 +93,10 @@ class Discrete:
             logits = p.linear("lm_head", F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)[:, 0]
             ramp = (1 - math.cos(((at - 1) / places) ** s["guidance_pow"] * math.pi)) / 2
             yes, no = logits.chunk(2)
-            probs = ((no + ((s["guidance"] - 1) * ramp + 1) * (yes - no)) / s["temperature"]).softmax(-1)
+            probs = ((no + ((s["guidance"] - 1) * ramp + 1) * (yes - no)) / s["temperature"]).float().softmax(-1)
             ids.append(torch.multinomial(probs, 1)[:, 0])
             x = p.t["embeddings.weight"][torch.cat([ids[-1], ids[-1]])][:, None]
-        return torch.stack(ids, 1)
+        return F.pad(torch.stack(ids, 1), (0, places - tokens))
 
 
 class Continuous:
@@ -94,16 +104,18 @@ class Continuous:
 
     def __init__(self, part, cfg):
         self.p, self.c = part, cfg
+        self.blocks = {side: part.blocks(side + "_blocks", cfg[side + "_depth"]) for side in ("encoder", "decoder")}
+
+    def block(self, p, n, x):
+        q, k, v = (heads(t, n) for t in p.linear("attn.qkv", p.norm("norm1", x)).chunk(3, -1))
+        a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + p.linear("attn.proj", a)
+        return x + p.linear("mlp.fc2", F.gelu(p.linear("mlp.fc1", p.norm("norm2", x))))
 
     def stack(self, side, x):
-        p, c = self.p, self.c
-        for i in range(c[side + "_depth"]):
-            n = f"{side}_blocks.{i}"
-            q, k, v = (heads(t, c[side + "_heads"]) for t in p.linear(n + ".attn.qkv", p.norm(n + ".norm1", x)).chunk(3, -1))
-            a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-            x = x + p.linear(n + ".attn.proj", a)
-            x = x + p.linear(n + ".mlp.fc2", F.gelu(p.linear(n + ".mlp.fc1", p.norm(n + ".norm2", x))))
-        return p.norm(side + "_norm", x)
+        for b in self.blocks[side]:
+            x = self.block(b, self.c[side + "_heads"], x)
+        return self.p.norm(side + "_norm", x)
 
     def prefix(self, classes, codes):
         p, c = self.p, self.c
@@ -140,11 +152,12 @@ class Continuous:
     def head(self, z, steps, guidance):
         p, n, c = self.p, "diffloss.net.", self.c["token_dim"]
         condition, rows = p.linear(n + "cond_embed", z), len(z) // 2
-        freqs = torch.exp(-math.log(10000) * torch.arange(128) / 128)
+        freqs = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
         x = torch.randn(rows, c)
         for i in range(steps):
             a = 999.0 * (1 - i / max(1, steps - 1)) * freqs
-            time_embedding = p.linear(n + "time_embed.mlp.2", F.silu(p.linear(n + "time_embed.mlp.0", torch.cat([a.cos(), a.sin()]))))
+            a = torch.cat([a.cos(), a.sin()]).to(z.dtype)
+            time_embedding = p.linear(n + "time_embed.mlp.2", F.silu(p.linear(n + "time_embed.mlp.0", a)))
             out = self.eps(torch.cat([x, x]), time_embedding, condition)
             yes, no = out[:, :c].chunk(2)
             e, spread = no + guidance * (yes - no), torch.exp(0.5 * (out[:rows, c:] * 0.1 - 4))
@@ -190,24 +203,28 @@ class Decoder:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("model", type=Path)
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--compile", action="store_true")
+    for name in ("rounds", "steps", "tokens", "threads"):
+        parser.add_argument("--" + name, type=int)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
+    torch.set_default_dtype({"f32": torch.float32, "bf16": torch.bfloat16}[args.dtype])
     if args.threads:
         torch.set_num_threads(args.threads)
     cfg = json.loads((args.model / "discon.json").read_text())
-    part = {n: Part(args.model / f"{n}.safetensors") for n in ("rar", "discon", "vae")}
+    part = {n: Part.load(args.model / f"{n}.safetensors") for n in ("rar", "discon", "vae")}
     discrete = Discrete(part["rar"], cfg["rar"], cfg["sampling"]["rar"])
     continuous, decoder = Continuous(part["discon"], cfg["discon"]), Decoder(part["vae"], cfg["vae"])
     if args.compile:
         discrete.block = torch.compile(discrete.block, dynamic=True)
-        continuous.stack = torch.compile(continuous.stack, dynamic=True)
+        continuous.block = torch.compile(continuous.block, dynamic=True)
         continuous.eps, decoder.run = torch.compile(continuous.eps), torch.compile(decoder.run)
     s, places, c = cfg["sampling"]["discon"], cfg["discon"]["seq_len"], cfg["discon"]["token_dim"]
-    rounds, steps, side = s["ar_steps"], s["diffusion_steps"], math.isqrt(places)
+    rounds, steps, side = args.rounds or s["ar_steps"], args.steps or s["diffusion_steps"], math.isqrt(places)
+    drawn = min(args.tokens or places, places)
     times = {k: [] for k in ("discrete", "condition", "head", "decode")}
 
     for repeat in range(args.repeat + 1):
@@ -220,7 +237,7 @@ def main():
             return result
 
         classes = torch.randint(0, cfg["discon"]["num_classes"], (1,))
-        codes = clock("discrete", discrete.run, classes)
+        codes = clock("discrete", discrete.run, classes, drawn)
         prefix = clock("condition", continuous.prefix, classes, codes)
         tokens, order, left = torch.zeros(2, places, c), torch.randperm(places), places
         for r in range(rounds):
@@ -237,8 +254,8 @@ def main():
                 times[k].append(v)
     median = {k: sorted(v)[len(v) // 2] for k, v in times.items()}
     print(json.dumps({
-        "engine": "torch " + torch.__version__, "model": cfg["name"], "dtype": "f32", "compile": args.compile, "batch": 1,
-        "rounds": rounds, "steps": steps, "threads": torch.get_num_threads(),
+        "engine": "torch " + torch.__version__.split("+")[0], "model": cfg["name"], "dtype": args.dtype, "compile": args.compile,
+        "batch": 1, "rounds": rounds, "steps": steps, "tokens": drawn, "threads": torch.get_num_threads(),
         "seconds": {k: round(v, 5) for k, v in median.items()}, "image_seconds": round(sum(median.values()), 5),
     }))
 

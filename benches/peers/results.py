@@ -1,0 +1,155 @@
+"""What `run`, `parts` and `report.py` share: runs that alternate, files of results, Markdown tables of them.
+
+A file of results has one JSON object a line: first what was measured and on which machine, then each run as its engine printed it.
+"""
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("discrete", "condition", "head", "decode", "image")
+OURS = "discon"
+FASTEST = "fastest peer"
+
+
+def machine():
+    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    fields = dict(map(str.strip, line.split(":", 1)) for line in info if ":" in line)
+    cores = sum(line.startswith("processor") for line in info)
+    return "{} (family {}, model {}), {} cores".format(*(fields.get(k, "?") for k in ("model name", "cpu family", "model")), cores)
+
+
+def load_average():
+    """What else runs here, with a warning: engines whose threads wait by spinning lose most by it."""
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"warning: load average {load:.1f}: other programs run, the figures will mean little", file=sys.stderr)
+    return round(load, 2)
+
+
+def printed(command, env=None):
+    """The JSON objects that a command prints, one a line."""
+    command = command if isinstance(command, str) else shlex.join(map(str, command))
+    done = subprocess.run(command, shell=True, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    objects = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not objects:
+        sys.exit(f"{command}\n{done.stderr}\nexit code {done.returncode}, {len(objects)} results")
+    return objects
+
+
+def alternate(commands, times, env=None):
+    """All commands by turns, `times` times: what they printed, each with its peer's name."""
+    results = []
+    for turn in range(times):
+        for peer, command in commands.items():
+            results += [dict(line, peer=peer, turn=turn) for line in printed(command, env)]
+            print(f"{turn + 1} of {times}: {peer}", file=sys.stderr)
+    return results
+
+
+def save(path, about, results):
+    Path(path).write_text("".join(json.dumps(line) + "\n" for line in [about, *results]))
+
+
+def load(path):
+    about, *results = map(json.loads, Path(path).read_text().splitlines())
+    return about, results
+
+
+def table(head, rows):
+    return "\n".join(["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]) + "\n"
+
+
+def number(x):
+    """Three significant digits, no exponent."""
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def titles(results):
+    """What each peer calls itself, with its version."""
+    names = {}
+    for r in results:
+        own = f"{OURS} {r['discon']}" if "discon" in r else r.get("engine", r["peer"])
+        names.setdefault(r["peer"], own + (", compiled" if r.get("compile") else ""))
+    return names
+
+
+def medians(results, key):
+    """Median seconds by peer and then by what `key` makes of a run: pairs of a name and seconds."""
+    seconds = {}
+    for r in results:
+        if "peak" not in r:
+            for name, value in key(r):
+                seconds.setdefault(r["peer"], {}).setdefault(name, []).append(value)
+    return {peer: {name: median(values) for name, values in by.items()} for peer, by in seconds.items()}
+
+
+def by_stage(r):
+    return [*r["seconds"].items(), ("image", r["image_seconds"])]
+
+
+def by_part(r):
+    return [((r["part"], r["rows"]), r["seconds"])]
+
+
+def speedups(seconds, only=""):
+    """By name: the seconds of each peer whose name starts with `only`, and of the fastest of them, over ours."""
+    ours = seconds[OURS]
+    ratios = {p: {n: s[n] / ours[n] for n in ours if n in s} for p, s in seconds.items() if p != OURS and p.startswith(only)}
+    fastest = {n: min(r[n] for r in ratios.values() if n in r) for n in ours if any(n in r for r in ratios.values())}
+    return {FASTEST: fastest, **ratios}
+
+
+def hashes(results):
+    return " ".join(sorted({r["hash"] for r in results if "hash" in r})) or "none"
+
+
+def peaks(results):
+    return next((r["peak"] for r in results if "peak" in r), None)
+
+
+def graph_tables(about, results):
+    """The whole graph: milliseconds by stage, then ratios."""
+    seconds, names = medians(results, by_stage), titles(results)
+    cells = lambda values, of: [of(values[s]) if s in values else "" for s in STAGES]
+    rows = [[names[p], *cells(s, lambda x: number(1000 * x))] for p, s in seconds.items()]
+    if len(seconds) > 1:
+        rows += [[f"{names.get(p, p)} / {OURS}", *cells(r, "{:.2f}".format)] for p, r in speedups(seconds).items()]
+    head = "{work}; {machine}, {threads} threads, {isa}; milliseconds a picture, median of {times} alternating runs".format(**about)
+    return f"{head}; hash of our pictures: {hashes(results)}\n\n{table(['engine', *STAGES], rows)}"
+
+
+def work(part, rows, size):
+    """FLOPs and bytes of a part: every weight, input and result once, all in numbers of `size` bytes."""
+    width = 768
+    if part == "product":
+        return 8 * rows * width**2, size * (4 * width**2 + 4 * width + 5 * rows * width)
+    scores = rows * rows // 2  # of each head: two sequences, each by itself
+    return 24 * rows * width**2 + 4 * scores * width, size * (12 * width**2 + 13 * width + 2 * rows * width)
+
+
+def label(part, rows):
+    return f"product {rows} x 768 x 3072" if part == "product" else f"block 2 x {rows // 2} x 768"
+
+
+def parts_tables(about, results):
+    """Parts: ratios, then milliseconds, GFLOP/s and GB/s."""
+    seconds, names, peak = medians(results, by_part), titles(results), peaks(results)
+    size = {"f32": 4, "bf16": 2}[about["dtype"]]
+    ratios = speedups(seconds)
+    head = "{dtype}; {machine}, {threads} threads; median of {times} alternating runs".format(**about)
+    first = table(["part", *(f"{names.get(p, p)} / {OURS}" for p in ratios)],
+                  [[label(*n), *(f"{r[n]:.2f}" if n in r else "" for r in ratios.values())] for n in seconds[OURS]])
+
+    def cell(s, n):
+        flops, moved = work(*n, size)
+        return f"{number(1000 * s[n])} ms, {number(flops / s[n] / 1e9)} GFLOP/s, {number(moved / s[n] / 1e9)} GB/s"
+
+    second = table(["part", *(names[p] for p in seconds)],
+                   [[label(*n), *(cell(s, n) for s in seconds.values())] for n in seconds[OURS]])
+    top = f"At most {number(peak['flops'] / 1e9)} GFLOP/s of f32 in registers, {number(peak['read_bytes'] / 1e9)} GB/s read from memory."
+    return f"{head}\n\n{first}\n{top}\n\n{second}"
