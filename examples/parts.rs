@@ -1,6 +1,6 @@
 //! A product and a transformer block by the engine alone, for `benches/peers/parts`: plans by hand over the public API.
 //!
-//! `cargo run --release --example parts -- [f32|bf16] [THREADS]`
+//! `cargo run --release --example parts -- [f32|bf16|q8] [THREADS]`
 
 #[path = "../benches/peers/part.rs"]
 mod part;
@@ -9,30 +9,25 @@ use discon::ops::{Activation, Attention, Keys, LayerNorm, Linear};
 use discon::plan::{Arena, Builder, Cursor, Stage, View, Walker};
 use discon::pool::Pool;
 use discon::simd::Isa;
-use discon::tensor::{AlignedBytes, DType, Weight};
-use discon::{Cpu, Error, Result, peak};
-use half::bf16;
-use half::slice::HalfFloatSliceExt;
+use discon::tensor::{Matrix, Weight};
+use discon::{Cpu, Error, Precision, Result, peak};
 use part::{BLOCK, BLOCKS, HEADS, HIDDEN, PLACES, PRODUCTS, ROWS, SEQUENCES, WIDTH, numbers, tensor};
 
 struct Lab {
-    dtype: DType,
+    precision: Precision,
     pool: Pool,
 }
 
 impl Lab {
-    /// Tensor `seed`: a matrix in the dtype of the measurement, a vector in f32 as the engine loads it.
-    fn weight(&self, rows: usize, cols: usize, seed: usize) -> Result<Weight> {
-        let data = tensor(rows, cols, seed);
-        match (rows, self.dtype) {
-            (0, _) => Weight::owned("vector", &[cols], &data),
-            (_, DType::BF16) => {
-                let mut bytes = AlignedBytes::zeroed(2 * data.len(), "a weight")?;
-                bytemuck::cast_slice_mut::<u8, bf16>(bytes.bytes_mut()).convert_from_f32_slice(&data);
-                Ok(Weight::from_aligned("matrix", self.dtype, &[rows, cols], bytes))
-            }
-            _ => Weight::owned("matrix", &[rows, cols], &data),
-        }
+    /// Tensor `seed` as a matrix in kernel order.
+    fn matrix(&self, (rows, cols): (usize, usize), seed: usize) -> Result<Matrix> {
+        let weight = Weight::owned("matrix", &[rows, cols], &tensor(rows, cols, seed))?;
+        Matrix::pack(&weight, self.precision.format(weight.dtype(), rows, cols))
+    }
+
+    /// Tensor `seed` as a vector.
+    fn vector(len: usize, seed: usize) -> Result<Weight> {
+        Weight::owned("vector", &[len], &tensor(0, len, seed))
     }
 
     /// Runs the plan over and over and tells what a `count`th of it took. `restart` is copied to where `out` is first:
@@ -50,7 +45,7 @@ impl Lab {
         })?;
         let engine = concat!("discon ", env!("CARGO_PKG_VERSION"));
         let result = arena.slice_mut(out);
-        part::tell(engine, self.dtype.name(), part, out.count(), seconds / count as f64, result);
+        part::tell(engine, self.precision.name(), part, out.count(), seconds / count as f64, result);
         Ok(())
     }
 
@@ -62,7 +57,7 @@ impl Lab {
         let mut out = x;
         for i in 1..=PRODUCTS {
             out = b.kept(rows, HIDDEN)?;
-            let (w, bias) = (self.weight(HIDDEN, WIDTH, 2 * i)?, self.weight(0, HIDDEN, 2 * i + 1)?);
+            let (w, bias) = (self.matrix((HIDDEN, WIDTH), 2 * i)?, Self::vector(HIDDEN, 2 * i + 1)?);
             b.push(Linear::new(x, &w, Some(&bias), out));
         }
         self.measure(b, "product", PRODUCTS, out, None)
@@ -80,18 +75,21 @@ impl Lab {
         let [q, k, v] = [0, 1, 2].map(|i| qkv.columns(i * WIDTH..(i + 1) * WIDTH));
         b.segment(Stage::Encode, 0, 1);
         for i in 1..=BLOCKS {
-            let weights = BLOCK.iter().enumerate().map(|(j, &(rows, cols))| self.weight(rows, cols, 100 * i + j));
-            let w = weights.collect::<Result<Vec<_>>>()?;
-            let norm =
-                |at: usize| LayerNorm { x, affine: Some((w[at].clone(), w[at + 1].clone())), modulation: None, out: h };
-            let dense = |at: usize, x, out| Linear::new(x, &w[at], Some(&w[at + 1]), out);
-            b.push(norm(0));
-            b.push(dense(2, h, qkv));
+            let vector = |at: usize| Self::vector(BLOCK[at].1, 100 * i + at);
+            let norm = |at: usize| {
+                Ok::<_, Error>(LayerNorm { x, affine: Some((vector(at)?, vector(at + 1)?)), modulation: None, out: h })
+            };
+            let dense = |at: usize, x, out| {
+                let w = self.matrix(BLOCK[at], 100 * i + at)?;
+                Ok::<_, Error>(Linear::new(x, &w, Some(&vector(at + 1)?), out))
+            };
+            b.push(norm(0)?);
+            b.push(dense(2, h, qkv)?);
             b.push(Attention { q, k, v, keys: Keys { first: places, step: 0 }, heads: HEADS, out: attended });
-            b.push(dense(4, attended, x).added(None));
-            b.push(norm(6));
-            b.push(dense(8, h, hidden).then(Activation::Gelu));
-            b.push(dense(10, hidden, x).added(None));
+            b.push(dense(4, attended, x)?.added(None));
+            b.push(norm(6)?);
+            b.push(dense(8, h, hidden)?.then(Activation::Gelu));
+            b.push(dense(10, hidden, x)?.added(None));
         }
         self.measure(b, "block", BLOCKS, x, Some(&input))
     }
@@ -99,9 +97,9 @@ impl Lab {
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let dtype = if args.next().as_deref() == Some("bf16") { DType::BF16 } else { DType::F32 };
+    let precision = args.next().as_deref().map_or(Ok(Precision::F32), Precision::named)?;
     let threads = args.next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let lab = Lab { dtype, pool: Pool::new(threads)? };
+    let lab = Lab { precision, pool: Pool::new(threads)? };
     ROWS.into_iter().try_for_each(|rows| lab.product(rows))?;
     PLACES.into_iter().try_for_each(|places| lab.block(places))?;
     let cpu = Cpu::new(threads)?;
