@@ -69,7 +69,7 @@ impl<'a> Input<'a> {
             words => {
                 let memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
                 for (to, i) in memory.chunks_exact_mut(words).zip(rows.clone()) {
-                    cx.isa().run(Prepare { format: w.format(), x: x.row(i), to });
+                    cx.isa().run_dots(Prepare { format: w.format(), x: x.row(i), to });
                 }
                 Self { words: Mat::new(memory, Layout::dense(rows.len(), words)), rows: 0..rows.len() }
             }
@@ -106,7 +106,7 @@ impl<'a> Input<'a> {
                 let each = bytemuck::cast_slice_mut::<f32, u32>(memory).chunks_exact_mut(words);
                 for (to, i) in each.zip(rows.clone()) {
                     gather(i, row);
-                    cx.isa().run(Prepare { format: w.format(), x: row, to });
+                    cx.isa().run_dots(Prepare { format: w.format(), x: row, to });
                 }
                 words
             }

@@ -62,6 +62,48 @@ impl<const VNNI: bool> Leaf<VNNI> {
     }
 }
 
+// Functions rather than closures, which nothing forces into their caller: outside of it the features are lost.
+
+/// The sums of vectors `i` to `i + 7`; with not `more`, those of the last four are 0.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn octet(v: &[__m256; 16], i: usize, more: bool) -> __m256 {
+    // SAFETY: the caller's duty is the same.
+    unsafe {
+        let p = quad(v, i);
+        let q = if more { quad(v, i + 4) } else { _mm256_setzero_ps() };
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(p, q), _mm256_permute2f128_ps::<0x31>(p, q))
+    }
+}
+
+/// The sums of each half of vectors `i` to `i + 3`.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn quad(v: &[__m256; 16], i: usize) -> __m256 {
+    // SAFETY: the caller's duty is the same.
+    unsafe { _mm256_hadd_ps(_mm256_hadd_ps(v[i], v[i + 1]), _mm256_hadd_ps(v[i + 2], v[i + 3])) }
+}
+
+/// The bf16 of each lane, rounded to the nearest, ties to even, in its lower half; the upper is 0.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn rounded(x: __m256) -> __m256i {
+    // SAFETY: the caller's duty is the same.
+    unsafe {
+        let bits = _mm256_castps_si256(x);
+        let lowest = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let up = _mm256_add_epi32(lowest, _mm256_set1_epi32(0x7fff));
+        let number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(x, x));
+        _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_and_si256(up, number)))
+    }
+}
+
 /// A method that is one intrinsic.
 macro_rules! intrinsic {
     ($($name:ident($($arg:ident),*) = $call:expr;)*) => {
@@ -193,6 +235,31 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
     }
 
     #[inline(always)]
+    fn pairs(self, a: __m256, b: __m256) -> __m256i {
+        // SAFETY: self proves the features.
+        unsafe {
+            // Packing interleaves the 128-bit halves of its arguments.
+            _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(rounded(a), rounded(b)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(self, x: *mut u32, v: __m256i) {
+        // SAFETY: eight words are writable at x; self proves the features.
+        unsafe { _mm256_storeu_si256(x.cast(), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, x: *mut i8, v: __m256) {
+        // SAFETY: eight bytes are writable at x; self proves the features.
+        unsafe {
+            let words = _mm256_cvtps_epi32(v);
+            let halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storel_epi64(x.cast(), _mm_packs_epi16(halves, halves));
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, x: *const u32) {
         // SAFETY: prefetching faults nowhere.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
@@ -208,23 +275,13 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
     #[inline(always)]
     fn sums<const N: usize>(self, v: [__m256; N]) -> [f32; N] {
         const { assert!(N <= 16) };
-        let at = |i: usize| if i < N { v[i] } else { self.zero() };
+        let all: [__m256; 16] = std::array::from_fn(|i| if i < N { v[i] } else { self.zero() });
         let mut out = [0.0; 16];
         // SAFETY: self proves the features; eight floats fit behind 0 and behind 8.
         unsafe {
-            let quad = |i: usize| {
-                if i >= N {
-                    return self.zero();
-                }
-                _mm256_hadd_ps(_mm256_hadd_ps(at(i), at(i + 1)), _mm256_hadd_ps(at(i + 2), at(i + 3)))
-            };
-            let mut i = 0;
-            while i < N {
-                let (p, q) = (quad(i), quad(i + 4));
-                let low = _mm256_permute2f128_ps::<0x20>(p, q);
-                let high = _mm256_permute2f128_ps::<0x31>(p, q);
-                _mm256_storeu_ps(out.as_mut_ptr().add(i), _mm256_add_ps(low, high));
-                i += 8;
+            _mm256_storeu_ps(out.as_mut_ptr(), octet(&all, 0, N > 4));
+            if N > 8 {
+                _mm256_storeu_ps(out.as_mut_ptr().add(8), octet(&all, 8, N > 12));
             }
         }
         std::array::from_fn(|i| out[i])

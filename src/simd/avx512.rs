@@ -83,6 +83,57 @@ fn mask(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
+// Functions rather than closures, which nothing forces into their caller: outside of it the features are lost.
+
+/// Within each 128-bit quarter lanes 0+2 and 1+3 of vectors `i` to `i + 3`, then their sum: four vectors a register.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn quad(v: &[__m512; 16], i: usize) -> __m512 {
+    // SAFETY: the caller's duty is the same.
+    unsafe {
+        let (x, y) = (_mm512_castps_pd(pair(v[i], v[i + 1])), _mm512_castps_pd(pair(v[i + 2], v[i + 3])));
+        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)))
+    }
+}
+
+/// Lanes 0+2 and 1+3 of each quarter of two vectors.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn pair(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's duty is the same.
+    unsafe { _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)) }
+}
+
+/// Across the quarters: 0+2 and 1+3 of two vectors.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn across(p: __m512, q: __m512) -> __m512 {
+    // SAFETY: the caller's duty is the same.
+    unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(p, q), _mm512_shuffle_f32x4::<0xEE>(p, q)) }
+}
+
+/// The bf16 of each lane, rounded to the nearest, ties to even.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn rounded(x: __m512) -> __m256i {
+    // SAFETY: the caller's duty is the same.
+    unsafe {
+        let bits = _mm512_castps_si512(x);
+        let lowest = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let up = _mm512_add_epi32(lowest, _mm512_set1_epi32(0x7fff));
+        let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x);
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_mask_add_epi32(bits, number, bits, up)))
+    }
+}
+
 /// A method that is one intrinsic.
 macro_rules! intrinsic {
     ($($name:ident($($arg:ident),*) = $call:expr;)*) => {
@@ -227,6 +278,29 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     }
 
     #[inline(always)]
+    fn pairs(self, a: __m512, b: __m512) -> __m512i {
+        // SAFETY: self proves the features; the types are the same 64 bytes.
+        unsafe {
+            if BF16 {
+                return std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a));
+            }
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rounded(a)), rounded(b))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(self, x: *mut u32, v: __m512i) {
+        // SAFETY: sixteen words are writable at x; self proves the features.
+        unsafe { _mm512_storeu_si512(x.cast(), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, x: *mut i8, v: __m512) {
+        // SAFETY: sixteen bytes are writable at x; self proves the features.
+        unsafe { _mm_storeu_si128(x.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+
+    #[inline(always)]
     fn prefetch(self, x: *const u32) {
         // SAFETY: prefetching faults nowhere.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
@@ -248,26 +322,18 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     #[inline(always)]
     fn sums<const N: usize>(self, v: [__m512; N]) -> [f32; N] {
         const { assert!(N <= 16) };
-        let at = |i: usize| if i < N { v[i] } else { self.zero() };
+        let all: [__m512; 16] = std::array::from_fn(|i| if i < N { v[i] } else { self.zero() });
         // SAFETY: self proves the features; the array is as long as the store.
         unsafe {
-            // Within each 128-bit quarter: lanes 0+2 and 1+3 of two vectors, then their sum, four vectors a register.
-            let quad = |i: usize| {
-                if i >= N {
-                    return self.zero();
-                }
-                let pair = |a: __m512, b: __m512| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-                let (x, y) = (_mm512_castps_pd(pair(at(i), at(i + 1))), _mm512_castps_pd(pair(at(i + 2), at(i + 3))));
-                _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)))
+            let u = across(quad(&all, 0), if N > 4 { quad(&all, 4) } else { self.zero() });
+            let w = match N {
+                ..9 => self.zero(),
+                9..13 => across(quad(&all, 8), self.zero()),
+                _ => across(quad(&all, 8), quad(&all, 12)),
             };
-            // Across the quarters: 0+2 and 1+3, then their sum.
-            let half = |p: __m512, q: __m512| {
-                _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(p, q), _mm512_shuffle_f32x4::<0xEE>(p, q))
-            };
-            let (u, w) = (half(quad(0), quad(4)), half(quad(8), quad(12)));
-            let all = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(u, w), _mm512_shuffle_f32x4::<0xDD>(u, w));
+            let sums = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(u, w), _mm512_shuffle_f32x4::<0xDD>(u, w));
             let mut out = [0.0; 16];
-            _mm512_storeu_ps(out.as_mut_ptr(), all);
+            _mm512_storeu_ps(out.as_mut_ptr(), sums);
             std::array::from_fn(|i| out[i])
         }
     }

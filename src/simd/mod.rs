@@ -91,6 +91,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn dot_quads(self, acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
     /// Signed words as floats, rounded to the nearest.
     fn to_float(self, x: Self::I) -> Self::V;
+    /// The numbers of `a` and then of `b`, rounded to bfloat16 (the nearest, ties to even), two neighbours a word. What
+    /// becomes of numbers below 1.2e-38 is the leaf's.
+    fn pairs(self, a: Self::V, b: Self::V) -> Self::I;
+    /// Stores `LANES` words at `x`.
+    ///
+    /// # Safety
+    /// `x` is valid for writing `LANES` words.
+    unsafe fn store_words(self, x: *mut u32, v: Self::I);
+    /// Stores `LANES` whole numbers from -128 to 127 as bytes at `x`.
+    ///
+    /// # Safety
+    /// `x` is valid for writing `LANES` bytes.
+    unsafe fn store_bytes(self, x: *mut i8, v: Self::V);
     /// Asks for the cache line at `x`, which need not be valid.
     #[inline(always)]
     fn prefetch(self, x: *const u32) {
@@ -163,6 +176,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
+}
+
+/// The bits of `x` rounded to bfloat16 (the nearest, ties to even) in the upper half, rubbish in the lower.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    // What is not a number must not be rounded to an infinity.
+    let up = if x.is_nan() { 0 } else { 0x7fff + (bits >> 16 & 1) };
+    bits.wrapping_add(up)
 }
 
 /// An element type that weights are stored in and that widens to `f32` exactly.

@@ -362,61 +362,65 @@ impl Job for Prepare<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         match self.format {
             Format::F32 | Format::Wide => {}
             Format::Bf16 => {
-                let (pairs, last) = self.x.as_chunks::<2>();
-                for (to, [low, high]) in self.to.iter_mut().zip(pairs) {
-                    *to = rounded(*low) >> 16 | rounded(*high) & 0xffff_0000;
-                }
-                if let [last] = last {
-                    self.to[pairs.len()] = rounded(*last) >> 16;
+                for (x, to) in self.x.chunks(2 * S::LANES).zip(self.to.chunks_mut(S::LANES)) {
+                    pairs(s, x, to);
                 }
             }
             Format::Q8 => {
                 let (whole, last) = self.x.as_chunks::<BLOCK>();
                 let (to, _) = self.to.as_chunks_mut::<{ Block::WORDS }>();
                 for (to, x) in to.iter_mut().zip(whole) {
-                    quantise(x, to);
+                    quantise(s, x, to);
                 }
                 if !last.is_empty() {
                     let mut full = [0.0; BLOCK];
                     full[..last.len()].copy_from_slice(last);
-                    quantise(&full, &mut to[whole.len()]);
+                    quantise(s, &full, &mut to[whole.len()]);
                 }
             }
         }
     }
 }
 
-/// The bits of `x` with its bf16 above and rubbish below.
+/// Up to two vectors of numbers as pairs of bf16.
 #[inline(always)]
-fn rounded(x: f32) -> u32 {
-    let bits = x.to_bits();
-    // What is not a number must not be rounded to an infinity.
-    let even = if x.is_nan() { 0 } else { 0x7fff + (bits >> 16 & 1) };
-    bits.wrapping_add(even)
+fn pairs<S: Simd>(s: S, x: &[f32], to: &mut [u32]) {
+    if let (true, Some((a, b))) = (to.len() == S::LANES, x.split_at_checked(S::LANES)) {
+        // SAFETY: `to` holds LANES words.
+        unsafe { s.store_words(to.as_mut_ptr(), s.pairs(s.load(a), s.load_up_to(b))) };
+        return;
+    }
+    let mut words = [0; 16];
+    let (a, b) = x.split_at(x.len().min(S::LANES));
+    // SAFETY: a vector is sixteen words at most.
+    unsafe { s.store_words(words.as_mut_ptr(), s.pairs(s.load_up_to(a), s.load_up_to(b))) };
+    to.copy_from_slice(&words[..to.len()]);
 }
 
 /// One block of an input row.
 #[inline(always)]
-fn quantise(x: &[f32; BLOCK], to: &mut [u32; Block::WORDS]) {
-    let mut most = [0.0f32; 16];
-    for x in x.as_chunks::<16>().0 {
-        for (most, x) in most.iter_mut().zip(x) {
-            *most = if x.abs() > *most { x.abs() } else { *most };
-        }
+fn quantise<S: Simd>(s: S, x: &[f32; BLOCK], to: &mut [u32; Block::WORDS]) {
+    let mut most = s.zero();
+    for x in x.chunks_exact(S::LANES) {
+        let x = s.load(x);
+        most = s.max(s.max(x, s.sub(s.zero(), x)), most);
     }
-    let largest = most.into_iter().fold(0.0f32, |a, b| if b > a { b } else { a });
-    let per_unit = steps_per_unit(largest);
+    let largest = s.largest(most);
+    let per_unit = s.splat(steps_per_unit(largest));
+    let mut sum = s.zero();
     let mut bytes = [0i8; BLOCK];
-    for (byte, x) in bytes.iter_mut().zip(x) {
-        // Adding 1.5 * 2^23 rounds to the nearest whole number and leaves it in the lowest bits.
-        *byte = (x * per_unit + 12_582_912.0).to_bits() as i8;
+    for (x, bytes) in x.chunks_exact(S::LANES).zip(bytes.chunks_exact_mut(S::LANES)) {
+        let steps = s.round(s.mul(s.load(x), per_unit));
+        // Whole numbers far below 2^24: exact in any order.
+        sum = s.add(sum, steps);
+        // SAFETY: the chunk holds LANES bytes, and no step is beyond 127.
+        unsafe { s.store_bytes(bytes.as_mut_ptr(), steps) };
     }
-    let sum: i32 = bytes.iter().map(|&b| i32::from(b)).sum();
     to[..BLOCK / 4].copy_from_slice(&bytemuck::cast::<[i8; BLOCK], [u32; BLOCK / 4]>(bytes));
     to[BLOCK / 4] = (largest / 127.0).to_bits();
-    to[BLOCK / 4 + 1] = (-128 * sum) as u32;
+    to[BLOCK / 4 + 1] = (-128 * s.sum(sum) as i32) as u32;
 }

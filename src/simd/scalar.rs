@@ -1,7 +1,7 @@
 //! The leaf for any processor: four lanes in an array, plain Rust. The compiler may use what every processor of the
 //! target has.
 
-use super::Simd;
+use super::{Simd, rounded};
 use half::{bf16, f16};
 
 /// Proof of nothing: every processor has it.
@@ -95,6 +95,24 @@ impl Simd for Scalar {
     #[inline(always)]
     fn to_float(self, x: [u32; 4]) -> V {
         x.map(|x| x as i32 as f32)
+    }
+
+    #[inline(always)]
+    fn pairs(self, a: V, b: V) -> [u32; 4] {
+        let pair = |x: f32, y: f32| rounded(x) >> 16 | rounded(y) & 0xffff_0000;
+        [pair(a[0], a[1]), pair(a[2], a[3]), pair(b[0], b[1]), pair(b[2], b[3])]
+    }
+
+    #[inline(always)]
+    unsafe fn store_words(self, x: *mut u32, v: [u32; 4]) {
+        // SAFETY: four words are writable at x.
+        unsafe { x.cast::<[u32; 4]>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, x: *mut i8, v: V) {
+        // SAFETY: four bytes are writable at x.
+        unsafe { x.cast::<[i8; 4]>().write_unaligned(v.map(|v| v as i8)) }
     }
 
     #[inline(always)]

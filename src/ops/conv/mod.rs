@@ -135,7 +135,7 @@ impl Conv {
         for (i, to) in copy.chunks_exact_mut(words.max(1)).enumerate() {
             let x = x.row(first + i);
             let prepare = |x: &[f32], to: &mut [f32]| {
-                cx.isa().run(Prepare { format: Format::Bf16, x, to: bytemuck::cast_slice_mut(to) });
+                cx.isa().run_dots(Prepare { format: Format::Bf16, x, to: bytemuck::cast_slice_mut(to) });
             };
             match norm {
                 Some(((scale, shift), activation)) if words == x.len() => {
