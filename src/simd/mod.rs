@@ -128,6 +128,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
         v.map(|v| self.sum(v))
     }
 
+    /// The lanes of `a` and `b` by turns, `a`'s first: the first halves of both, then the second halves.
+    #[inline(always)]
+    fn interleave(self, a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        const { assert!(Self::LANES <= 64) };
+        let (mut x, mut y) = ([0.0; 64], [0.0; 128]);
+        // SAFETY: LANES floats fit into `x` and twice as many into `y`.
+        unsafe {
+            for (first, v) in [(0, a), (1, b)] {
+                self.store_ptr(x.as_mut_ptr(), v);
+                for i in 0..Self::LANES {
+                    y[2 * i + first] = x[i];
+                }
+            }
+            (self.load_ptr(y.as_ptr()), self.load_ptr(y.as_ptr().add(Self::LANES)))
+        }
+    }
+
     /// All lanes zero.
     #[inline(always)]
     fn zero(self) -> Self::V {
