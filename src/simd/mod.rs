@@ -33,7 +33,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type I: Copy;
     /// Floats a vector.
     const LANES: usize;
-    /// Accumulators that [`dot`] keeps in registers: a tile has this many outputs.
+    /// Accumulators that [`dot`] keeps in registers: a tile has this many outputs. 16 where there are 32 registers, else 8.
     const ACCUMULATORS: usize;
 
     /// All lanes `x`.

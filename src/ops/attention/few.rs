@@ -148,14 +148,16 @@ fn columns<S: Simd, const C: usize>(
     }
 }
 
-/// `C` vectors, or the one that is not whole, of `row` from `at` on.
+/// `C` vectors of `row` from `at` on, or one of `width` lanes where that is less than a vector.
 #[inline(always)]
 fn load<S: Simd, const C: usize>(s: S, row: &[f32], at: usize, width: usize) -> [S::V; C] {
-    let row = row[at..at + width].as_ptr();
+    if width < S::LANES {
+        return [s.load_up_to(&row[at..at + width]); C];
+    }
+    let row = &row[at..at + C * S::LANES];
     let mut v = [s.zero(); C];
     for (c, v) in v.iter_mut().enumerate() {
-        // SAFETY: the slice holds `width` floats; by the check of `columns` these are C vectors, or less than one.
-        *v = unsafe { if width < S::LANES { s.load_tail_ptr(row, width) } else { s.load_ptr(row.add(c * S::LANES)) } };
+        *v = s.load(&row[c * S::LANES..]);
     }
     v
 }

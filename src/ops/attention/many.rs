@@ -232,12 +232,12 @@ fn tiles<'l, S: Simd, const C: usize>(
         }
         // SAFETY: the rows are slices of n numbers, and the panel was checked to hold n times C vectors.
         let sums: [[S::V; C]; ROWS] = unsafe { outer(s, a, right.as_ptr(), n) };
-        for r in 0..ROWS {
+        for (r, &sums) in sums.iter().enumerate() {
             if first + r < rows {
                 let (to, factor) = to.row(first + r);
                 let factor = s.splat(factor);
-                for c in 0..C {
-                    s.store_up_to(&mut to[c * S::LANES..], s.mul(sums[r][c], factor));
+                for (c, &sum) in sums.iter().enumerate() {
+                    s.store_up_to(&mut to[c * S::LANES..], s.mul(sum, factor));
                 }
             }
         }

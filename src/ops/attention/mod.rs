@@ -10,7 +10,7 @@
 //!
 //! Accuracy: a score carries some roundings of `sqrt(d)` terms, the exponential (2.5e-7 relative) turns the absolute
 //! error of a score into a relative one, and weights and result are summed in `f32`. The tests hold the error below
-//! `2e-6 sqrt(d)` of the largest |v|, for scores up to `4 sqrt(d)`; random numbers stay below a tenth of that.
+//! `5e-7 sqrt(d)` of the largest |v|, for scores up to `4 sqrt(d)`.
 
 mod few;
 mod many;
