@@ -48,24 +48,41 @@ pub struct Out {
     pub tile_rows: usize,
     /// Columns a tile.
     pub tile_cols: usize,
+    /// No tile reaches across a multiple of this many rows.
+    pub run_rows: usize,
 }
 
 impl Out {
     /// `view` in tiles of at most `tile_rows x tile_cols`.
     pub fn new(view: View, tile_rows: usize, tile_cols: usize) -> Self {
-        Self { view, tile_rows: tile_rows.max(1), tile_cols: tile_cols.max(1) }
+        Self { view, tile_rows: tile_rows.max(1), tile_cols: tile_cols.max(1), run_rows: view.count().max(1) }
+    }
+
+    /// The same, but every `rows` rows start with a tile of their own.
+    pub fn in_runs_of(self, rows: usize) -> Self {
+        Self { run_rows: rows.max(1), ..self }
+    }
+
+    /// Tiles one below the other: in a run and in all.
+    fn down(&self) -> (usize, usize) {
+        let run = self.run_rows.div_ceil(self.tile_rows);
+        let rest = self.view.count() % self.run_rows;
+        (run, self.view.count() / self.run_rows * run + rest.div_ceil(self.tile_rows))
     }
 
     /// Tiles in all.
     pub fn chunks(&self) -> usize {
-        self.view.count().div_ceil(self.tile_rows) * self.view.cols().div_ceil(self.tile_cols)
+        self.down().1 * self.view.cols().div_ceil(self.tile_cols)
     }
 
     /// Rows and columns of tile `i`. Tiles do not overlap.
     pub fn chunk(&self, i: usize) -> (Range<usize>, Range<usize>) {
-        let down = self.view.count().div_ceil(self.tile_rows);
-        let (row, col) = (i % down * self.tile_rows, i / down * self.tile_cols);
-        (row..self.view.count().min(row + self.tile_rows), col..self.view.cols().min(col + self.tile_cols))
+        let (run, down) = self.down();
+        let (i, col) = (i % down, i / down * self.tile_cols);
+        let start = i / run * self.run_rows;
+        let row = start + i % run * self.tile_rows;
+        let end = (row + self.tile_rows).min(start + self.run_rows).min(self.view.count());
+        (row..end, col..self.view.cols().min(col + self.tile_cols))
     }
 }
 

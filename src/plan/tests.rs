@@ -57,12 +57,15 @@ fn views_move_as_they_say() {
 #[test]
 fn tiles_cover_a_matrix_once() {
     let mut b = Builder::new();
-    for (rows, cols, tile_rows, tile_cols) in [(1, 1, 1, 1), (7, 13, 3, 5), (16, 16, 16, 4), (5, 9, 64, 64)] {
-        let out = Out::new(b.kept(rows, cols).unwrap(), tile_rows, tile_cols);
+    let sizes = [(1, 1, 1, 1, 1), (7, 13, 3, 5, 7), (16, 16, 16, 4, 16), (5, 9, 64, 64, 5)];
+    let in_runs = [(21, 3, 3, 2, 7), (12, 4, 8, 4, 3), (20, 1, 4, 1, 10), (11, 2, 2, 2, 4)];
+    for (rows, cols, tile_rows, tile_cols, run) in sizes.into_iter().chain(in_runs) {
+        let out = Out::new(b.kept(rows, cols).unwrap(), tile_rows, tile_cols).in_runs_of(run);
         let mut seen = vec![0; rows * cols];
         for i in 0..out.chunks() {
             let (r, c) = out.chunk(i);
             assert!(r.len() <= tile_rows && c.len() <= tile_cols);
+            assert_eq!(r.start / run, (r.end - 1) / run);
             r.for_each(|r| c.clone().for_each(|c| seen[r * cols + c] += 1));
         }
         assert!(seen.iter().all(|&n| n == 1));

@@ -62,30 +62,26 @@ impl<const VNNI: bool> Leaf<VNNI> {
     }
 }
 
-// Functions rather than closures, which nothing forces into their caller: outside of it the features are lost.
-
-/// The sums of vectors `i` to `i + 7`; with not `more`, those of the last four are 0.
-///
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn octet(v: &[__m256; 16], i: usize, more: bool) -> __m256 {
-    // SAFETY: the caller's duty is the same.
-    unsafe {
-        let p = quad(v, i);
-        let q = if more { quad(v, i + 4) } else { _mm256_setzero_ps() };
-        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(p, q), _mm256_permute2f128_ps::<0x31>(p, q))
+// Not closures of `sums`: those the compiler may compile apart, without the features.
+impl<const VNNI: bool> Leaf<VNNI> {
+    /// Within each half: lanes 0+1 and 2+3, then their sum, four vectors a register.
+    #[inline(always)]
+    fn halves(self, v: [__m256; 4]) -> __m256 {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3])) }
     }
-}
 
-/// The sums of each half of vectors `i` to `i + 3`.
-///
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn quad(v: &[__m256; 16], i: usize) -> __m256 {
-    // SAFETY: the caller's duty is the same.
-    unsafe { _mm256_hadd_ps(_mm256_hadd_ps(v[i], v[i + 1]), _mm256_hadd_ps(v[i + 2], v[i + 3])) }
+    /// The sums of eight vectors.
+    #[inline(always)]
+    fn eight(self, v: [__m256; 8], out: &mut [f32]) {
+        let (p, q) = (self.halves([v[0], v[1], v[2], v[3]]), self.halves([v[4], v[5], v[6], v[7]]));
+        assert!(out.len() >= 8);
+        // SAFETY: self proves the features; eight floats fit into `out`.
+        unsafe {
+            let sums = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(p, q), _mm256_permute2f128_ps::<0x31>(p, q));
+            _mm256_storeu_ps(out.as_mut_ptr(), sums);
+        }
+    }
 }
 
 /// The bf16 of each lane, rounded to the nearest, ties to even, in its lower half; the upper is 0.
@@ -270,19 +266,26 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
         self.sums([a])[0]
     }
 
+    #[inline(always)]
+    fn interleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
+        // SAFETY: self proves the features.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+        }
+    }
+
     /// Eight sums in one tree: each level adds the same pairs of lanes of every vector, so a vector's sum does not
     /// depend on its place or company.
     #[inline(always)]
     fn sums<const N: usize>(self, v: [__m256; N]) -> [f32; N] {
         const { assert!(N <= 16) };
-        let all: [__m256; 16] = std::array::from_fn(|i| if i < N { v[i] } else { self.zero() });
+        let mut x = [self.zero(); 16];
+        x[..N].copy_from_slice(&v);
         let mut out = [0.0; 16];
-        // SAFETY: self proves the features; eight floats fit behind 0 and behind 8.
-        unsafe {
-            _mm256_storeu_ps(out.as_mut_ptr(), octet(&all, 0, N > 4));
-            if N > 8 {
-                _mm256_storeu_ps(out.as_mut_ptr().add(8), octet(&all, 8, N > 12));
-            }
+        self.eight([x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]], &mut out[..8]);
+        if N > 8 {
+            self.eight([x[8], x[9], x[10], x[11], x[12], x[13], x[14], x[15]], &mut out[8..]);
         }
         std::array::from_fn(|i| out[i])
     }

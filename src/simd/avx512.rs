@@ -77,46 +77,35 @@ impl Avx512Bf16 {
     }
 }
 
+// Not closures of `sums`: those the compiler may compile apart, without the features.
+impl<const VNNI: bool, const BF16: bool> Leaf<VNNI, BF16> {
+    /// Within each 128-bit quarter: lanes 0+2 and 1+3 of two vectors, then their sum, four vectors a register.
+    #[inline(always)]
+    fn quarters(self, v: [__m512; 4]) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe {
+            let x = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+            let y = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+            let (x, y) = (_mm512_castps_pd(x), _mm512_castps_pd(y));
+            _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)))
+        }
+    }
+
+    /// Across the quarters of each of two vectors: 0+2 and 1+3.
+    #[inline(always)]
+    fn halves(self, p: __m512, q: __m512) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(p, q), _mm512_shuffle_f32x4::<0xEE>(p, q)) }
+    }
+}
+
 /// The first `n` lanes.
 #[inline(always)]
 fn mask(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
-// Functions rather than closures, which nothing forces into their caller: outside of it the features are lost.
-
-/// Within each 128-bit quarter lanes 0+2 and 1+3 of vectors `i` to `i + 3`, then their sum: four vectors a register.
-///
-/// # Safety
-/// The processor has AVX-512 F.
-#[inline(always)]
-unsafe fn quad(v: &[__m512; 16], i: usize) -> __m512 {
-    // SAFETY: the caller's duty is the same.
-    unsafe {
-        let (x, y) = (_mm512_castps_pd(pair(v[i], v[i + 1])), _mm512_castps_pd(pair(v[i + 2], v[i + 3])));
-        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)))
-    }
-}
-
-/// Lanes 0+2 and 1+3 of each quarter of two vectors.
-///
-/// # Safety
-/// The processor has AVX-512 F.
-#[inline(always)]
-unsafe fn pair(a: __m512, b: __m512) -> __m512 {
-    // SAFETY: the caller's duty is the same.
-    unsafe { _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)) }
-}
-
-/// Across the quarters: 0+2 and 1+3 of two vectors.
-///
-/// # Safety
-/// The processor has AVX-512 F.
-#[inline(always)]
-unsafe fn across(p: __m512, q: __m512) -> __m512 {
-    // SAFETY: the caller's duty is the same.
-    unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(p, q), _mm512_shuffle_f32x4::<0xEE>(p, q)) }
-}
+// A function rather than a closure: those the compiler may compile apart, without the features.
 
 /// The bf16 of each lane, rounded to the nearest, ties to even.
 ///
@@ -317,23 +306,31 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
         unsafe { _mm512_reduce_max_ps(a) }
     }
 
+    #[inline(always)]
+    fn interleave(self, a: __m512, b: __m512) -> (__m512, __m512) {
+        // SAFETY: self proves the features.
+        unsafe {
+            // Lane 16 + i is lane i of `b`.
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+        }
+    }
+
     /// Sixteen sums in one tree of 15 additions: each level adds the same pairs of lanes of every vector, so a
     /// vector's sum does not depend on its place or company.
     #[inline(always)]
     fn sums<const N: usize>(self, v: [__m512; N]) -> [f32; N] {
         const { assert!(N <= 16) };
-        let all: [__m512; 16] = std::array::from_fn(|i| if i < N { v[i] } else { self.zero() });
+        let mut x = [self.zero(); 16];
+        x[..N].copy_from_slice(&v);
+        let u = self.halves(self.quarters([x[0], x[1], x[2], x[3]]), self.quarters([x[4], x[5], x[6], x[7]]));
+        let w = self.halves(self.quarters([x[8], x[9], x[10], x[11]]), self.quarters([x[12], x[13], x[14], x[15]]));
         // SAFETY: self proves the features; the array is as long as the store.
         unsafe {
-            let u = across(quad(&all, 0), if N > 4 { quad(&all, 4) } else { self.zero() });
-            let w = match N {
-                ..9 => self.zero(),
-                9..13 => across(quad(&all, 8), self.zero()),
-                _ => across(quad(&all, 8), quad(&all, 12)),
-            };
-            let sums = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(u, w), _mm512_shuffle_f32x4::<0xDD>(u, w));
+            let all = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(u, w), _mm512_shuffle_f32x4::<0xDD>(u, w));
             let mut out = [0.0; 16];
-            _mm512_storeu_ps(out.as_mut_ptr(), sums);
+            _mm512_storeu_ps(out.as_mut_ptr(), all);
             std::array::from_fn(|i| out[i])
         }
     }

@@ -33,7 +33,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type I: Copy;
     /// Floats a vector.
     const LANES: usize;
-    /// Accumulators that [`dot`] keeps in registers: a tile has this many outputs.
+    /// Accumulators that [`dot`] keeps in registers: a tile has this many outputs. 16 where there are 32 registers, else 8.
     const ACCUMULATORS: usize;
 
     /// All lanes `x`.
@@ -139,6 +139,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn sums<const N: usize>(self, v: [Self::V; N]) -> [f32; N] {
         v.map(|v| self.sum(v))
+    }
+
+    /// The lanes of `a` and `b` by turns, `a`'s first: the first halves of both, then the second halves.
+    #[inline(always)]
+    fn interleave(self, a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        const { assert!(Self::LANES <= 64) };
+        let (mut x, mut y) = ([0.0; 64], [0.0; 128]);
+        // SAFETY: LANES floats fit into `x` and twice as many into `y`.
+        unsafe {
+            for (first, v) in [(0, a), (1, b)] {
+                self.store_ptr(x.as_mut_ptr(), v);
+                for i in 0..Self::LANES {
+                    y[2 * i + first] = x[i];
+                }
+            }
+            (self.load_ptr(y.as_ptr()), self.load_ptr(y.as_ptr().add(Self::LANES)))
+        }
     }
 
     /// All lanes zero.

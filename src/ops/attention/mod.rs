@@ -1,0 +1,157 @@
+//! Attention: `out = softmax(scale q k^T) v`, head by head, with `scale = 1 / sqrt(d)`.
+//!
+//! q `[G, N, H d]`, k and v `[G, L, H d]` of which the first `keys` rows count, at least one; out `[G, N, H d]`. The
+//! heads lie side by side in a row, so q, k and v may be columns of one product. FLOPs: 4 G N L H d.
+//!
+//! Two ways to compute it, chosen by N alone: [`Many`] packs keys and values into a worker's memory and multiplies in
+//! register tiles; [`Few`] reads them where they lie, once. Either way a row of the result is the same sums in the same
+//! order whatever its company: a score adds up along the head (many) or lane by lane along the head (few), a result
+//! along the keys.
+//!
+//! Accuracy: a score carries some roundings of `sqrt(d)` terms, the exponential (2.5e-7 relative) turns the absolute
+//! error of a score into a relative one, and weights and result are summed in `f32`. The tests hold the error below
+//! `5e-7 sqrt(d)` of the largest |v|, for scores up to `4 sqrt(d)`.
+
+mod few;
+mod many;
+mod softmax;
+
+use super::{Kernel, Out, words};
+use crate::plan::{Cost, Cx, View, WorkerMemory};
+use crate::tensor::{Layout, Mat, TileMut};
+use few::Few;
+use many::{Many, Packed};
+use std::ops::Range;
+
+/// How many keys count: `first` in turn 0, `step` more each turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    /// Keys in turn 0.
+    pub first: usize,
+    /// More each turn: 1 where a cache grows by a place.
+    pub step: usize,
+}
+
+/// The op.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    /// `[G, N, H d]`
+    pub q: View,
+    /// `[G, L, H d]`
+    pub k: View,
+    /// `[G, L, H d]`
+    pub v: View,
+    /// Rows of `k` and `v` that count.
+    pub keys: Keys,
+    /// H
+    pub heads: usize,
+    /// `[G, N, H d]`
+    pub out: View,
+}
+
+/// From this many queries a group on, packing keys and values pays.
+const MANY: usize = 5;
+
+/// Multiply-adds of a chunk of many queries, about: 100 microseconds of a core. A chunk packs keys and values for
+/// itself, so it has [`CHUNK_QUERIES`] even where that is more.
+const CHUNK_WORK: usize = 1 << 22;
+
+/// Queries a chunk, at least and at most.
+const CHUNK_QUERIES: (usize, usize) = (48, 192);
+
+/// Smaller heads share a chunk up to about this many multiply-adds.
+const SHARED_WORK: usize = 1 << 19;
+
+/// Words of keys and values that a chunk of few queries reads, about: fewer are not worth waking a thread.
+const FEW_WORDS: usize = 1 << 14;
+
+impl Attention {
+    fn head_size(&self) -> usize {
+        self.out.cols() / self.heads
+    }
+
+    fn is_few(&self) -> bool {
+        self.q.layout.rows < MANY
+    }
+
+    /// Queries and heads a chunk.
+    fn chunk(&self) -> (usize, usize) {
+        let (n, size) = (self.q.layout.rows, self.k.layout.rows * self.head_size());
+        if self.is_few() {
+            return (n, (FEW_WORDS / size.max(1)).clamp(1, self.heads));
+        }
+        let most = (CHUNK_WORK / size.max(1)).clamp(CHUNK_QUERIES.0, CHUNK_QUERIES.1);
+        let blocks = n.div_ceil(most);
+        let heads = if blocks == 1 { (SHARED_WORK / (n * size).max(1)).clamp(1, self.heads) } else { 1 };
+        (n.div_ceil(blocks).next_multiple_of(many::ROWS), heads)
+    }
+}
+
+impl Kernel for Attention {
+    const NAME: &'static str = "attention";
+
+    fn out(&self) -> Out {
+        let (queries, heads) = self.chunk();
+        Out::new(self.out, queries, heads * self.head_size()).in_runs_of(self.q.layout.rows)
+    }
+
+    fn cost(&self) -> Cost {
+        let keys = self.keys.first;
+        let (g, n, d) = (self.q.layout.groups, self.q.layout.rows, self.q.cols());
+        Cost { bytes: words(2 * g * (n + keys) * d), flops: 4 * (g * n * keys * d) as u64 }
+    }
+
+    fn worker_words(&self) -> usize {
+        let keys = self.k.layout.rows;
+        if self.is_few() { few::words(keys) } else { WorkerMemory::words(many::words(keys, self.head_size())) }
+    }
+
+    fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
+        let keys = self.keys.first + cx.turn() * self.keys.step;
+        let (rows, cols, d) = (out.rows(), out.cols(), self.head_size());
+        // One group by the choice of tiles.
+        let group = rows.start / self.q.layout.rows;
+        let q = cx.mat::<f32>(&self.q);
+        let [k, v] = [&self.k, &self.v].map(|m| {
+            let m = cx.mat::<f32>(m);
+            Mat::new(m.group(group), Layout { groups: 1, rows: keys, ..m.layout() })
+        });
+        let mut memory = cx.worker_memory();
+        for at in cols.clone().step_by(d) {
+            let head = Head {
+                q: q.columns(at..at + d),
+                k: k.columns(at..at + d),
+                v: v.columns(at..at + d),
+                rows: rows.clone(),
+                scale: 1.0 / (d as f32).sqrt(),
+                at: at - cols.start,
+            };
+            if self.is_few() {
+                let [scores] = memory.split([few::words(keys)]);
+                cx.isa().run(Few { head, scores, out: &mut out });
+            } else {
+                let [keys, values, scores] = memory.split(many::words(keys, d));
+                cx.isa().run(Many { head, packed: Packed { keys, values, scores }, out: &mut out });
+            }
+        }
+    }
+}
+
+/// One head of some queries of one group.
+struct Head<'a> {
+    /// All queries, `[G N, d]`.
+    q: Mat<'a, f32>,
+    /// The keys that count, `[keys, d]`.
+    k: Mat<'a, f32>,
+    /// Their values, `[keys, d]`.
+    v: Mat<'a, f32>,
+    /// The rows of `q` and of the result.
+    rows: Range<usize>,
+    /// What scores are multiplied with.
+    scale: f32,
+    /// First column of the head in the tile of the result.
+    at: usize,
+}
+
+#[cfg(test)]
+mod tests;
