@@ -121,7 +121,7 @@ impl Session {
     }
 
     /// Works to the end; `watch` is told of the progress after each op.
-    pub fn run(&mut self, mut watch: impl FnMut(&Progress) + Send) -> Result<()> {
+    pub fn run(&mut self, mut watch: impl FnMut(&Progress)) -> Result<()> {
         self.walk(|p| {
             watch(p);
             false
@@ -129,7 +129,7 @@ impl Session {
         .map(drop)
     }
 
-    fn walk(&mut self, mut pause: impl FnMut(&Progress) -> bool + Send) -> Result<Progress> {
+    fn walk(&mut self, mut pause: impl FnMut(&Progress) -> bool) -> Result<Progress> {
         if !self.begun {
             return Err(Error::input("session", "begin before step or run", "a session without a request"));
         }

@@ -106,7 +106,7 @@ pub struct Walker<'a> {
 impl Walker<'_> {
     /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each slice of chunks. At
     /// least one slice is done, so a caller with any budget gets there.
-    pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool + Send) {
+    pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool) {
         let Self { plan, arena, pool, isa, profile } = self;
         let shared = arena.shared();
         pool.enter(|| {
