@@ -77,10 +77,10 @@ fn threads_sleep_when_idle_and_come_when_called() {
     for _ in 0..of(20).max(2) {
         wait_until(|| pool.shared.asleep.load(Ordering::Relaxed) == 2);
         let present = AtomicUsize::new(0);
-        // Nobody goes on before all three are there.
-        pool.for_each(0..3, true, |_, _| {
-            present.fetch_add(1, Ordering::Relaxed);
-            wait_until(|| present.load(Ordering::Relaxed) == 3);
+        // Nobody goes on before all three are there, each with a number of its own.
+        pool.for_each(0..3, true, |worker, _| {
+            assert_eq!(present.fetch_or(1 << worker, Ordering::Relaxed) & 1 << worker, 0);
+            wait_until(|| present.load(Ordering::Relaxed) == 0b111);
         });
     }
     assert_eq!(pool.shared.door().passes, 0);
@@ -107,6 +107,33 @@ fn a_board_without_helpers_is_done_by_its_caller() {
 
 #[test]
 fn two_callers_share_a_pool() {
+    let pool = Pool::new(3).unwrap();
+    let (started, go_on) = (AtomicBool::new(false), AtomicBool::new(false));
+    let times = |n: usize| (0..n).map(|_| AtomicU32::new(0)).collect::<Vec<_>>();
+    let once = |seen: &[AtomicU32]| seen.iter().all(|n| n.load(Ordering::Relaxed) == 1);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let seen = times(40);
+            pool.for_each(100..140, true, |_, i| {
+                started.store(true, Ordering::Relaxed);
+                wait_until(|| go_on.load(Ordering::Relaxed));
+                seen[i - 100].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(once(&seen));
+        });
+        wait_until(|| started.load(Ordering::Relaxed));
+        let (seen, me) = (times(20), thread::current().id());
+        pool.for_each(0..20, true, |worker, i| {
+            assert!(worker == 0 && thread::current().id() == me);
+            seen[i].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(once(&seen));
+        go_on.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn two_callers_hurry() {
     let pool = Pool::new(3).unwrap();
     thread::scope(|scope| {
         for caller in 0..2 {
