@@ -19,11 +19,15 @@ pub struct Step {
     pub parallel: bool,
 }
 
-/// Cost of a slice of chunks between two looks at the clock: some 100 microseconds of one core.
-const SLICE_WEIGHT: u64 = 4_000_000;
+/// Cost of a slice of chunks between two looks at the clock, for each thread. Products do some 200,000 a microsecond on
+/// a core with AVX-512, norms and attention of few rows 20,000: so 40 microseconds, and up to 400. More would let a frame
+/// wait, less leaves a slice of large tiles with one for each thread, and nothing to even out between fast and slow ones.
+const SLICE_WEIGHT: u64 = 8_000_000;
 
-/// Ops that cost less run on the caller's thread: waking others takes longer.
-const PARALLEL_WEIGHT: u64 = 400_000;
+/// Ops that cost less run on the caller's thread. Sharing costs a quarter of a microsecond once the threads are awake:
+/// four chunks of 0.9 microseconds in all took 0.7 on two threads, of 2.5 they took 1.5. So it pays from about one
+/// microsecond on, which is this much of a product and several microseconds of all else.
+const PARALLEL_WEIGHT: u64 = 250_000;
 
 impl Step {
     /// What `op` answers.
