@@ -19,6 +19,7 @@
 //! simd      vectors: a trait, a leaf for each kind of processor, elementary functions, products of rows
 //! tensor    dtypes, aligned memory, weights over shared bytes, strided matrices and disjoint tiles
 //! weights   model folders: discon.json and safetensors, checked, mapped, used in place
+//! pool      threads that share an op's tiles
 //! plan      the builder that lays out the arena, ops in segments, the walker that runs them
 //! ops       one file an op: contract, naive reference, CPU code
 //! model     the networks: they take weights and write plans, and do no arithmetic

@@ -52,6 +52,7 @@ pub struct Session {
 impl Session {
     pub(super) fn new(model: &Model, cpu: &Cpu, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Self> {
         let program = Program::new(model.networks(), batch, settings, outputs, false)?;
+        let times = program.plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
         Ok(Self {
             arena: Arena::new(&program.plan, cpu.threads())?,
             model: model.clone(),
@@ -60,7 +61,7 @@ impl Session {
             cursor: Cursor::default(),
             begun: false,
             canceller: Canceller::default(),
-            times: BTreeMap::new(),
+            times,
             profile: None,
         })
     }
@@ -84,7 +85,7 @@ impl Session {
         self.program.fill(&mut self.arena, self.model.networks(), classes, seeds);
         self.cursor = Cursor::default();
         self.canceller.0.store(false, Ordering::Relaxed);
-        self.times.clear();
+        self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;
         Ok(())
     }
@@ -104,7 +105,7 @@ impl Session {
         self.profile.as_ref()
     }
 
-    /// Wall time by stage since [`Session::begin`].
+    /// Wall time since [`Session::begin`] in each stage that the session has.
     pub fn times(&self) -> &BTreeMap<Stage, Duration> {
         &self.times
     }
@@ -121,7 +122,7 @@ impl Session {
     }
 
     /// Works to the end; `watch` is told of the progress after each op.
-    pub fn run(&mut self, mut watch: impl FnMut(&Progress) + Send) -> Result<()> {
+    pub fn run(&mut self, mut watch: impl FnMut(&Progress)) -> Result<()> {
         self.walk(|p| {
             watch(p);
             false
@@ -129,7 +130,7 @@ impl Session {
         .map(drop)
     }
 
-    fn walk(&mut self, mut pause: impl FnMut(&Progress) -> bool + Send) -> Result<Progress> {
+    fn walk(&mut self, mut pause: impl FnMut(&Progress) -> bool) -> Result<Progress> {
         if !self.begun {
             return Err(Error::input("session", "begin before step or run", "a session without a request"));
         }

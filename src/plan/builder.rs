@@ -1,6 +1,6 @@
 //! Writes plans: lays out the arena and lists the ops.
 
-use super::{Plan, Segment, Space, Stage, View};
+use super::{Plan, Segment, Space, Stage, Step, View};
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use crate::tensor::Layout;
@@ -66,26 +66,26 @@ impl Builder {
 
     /// Starts a segment whose ops run `repeat` times.
     pub fn segment(&mut self, stage: Stage, index: usize, repeat: usize) {
-        self.segments.push(Segment { stage, index, repeat, ops: Vec::new(), weight: 0 });
+        self.segments.push(Segment { stage, index, repeat, steps: Vec::new(), weight: 0 });
     }
 
     /// Appends an op to the current segment.
     pub fn push(&mut self, op: impl Into<Op>) {
-        let op = op.into();
-        debug_assert!(op.out().view.layout.is_disjoint(), "{op:?}");
+        let step = Step::new(op.into());
+        debug_assert!(step.out.view.layout.is_disjoint(), "{step:?}");
         let Some(segment) = self.segments.last_mut() else {
-            panic!("{} before the first segment", op.name());
+            panic!("{} before the first segment", step.op.name());
         };
-        if op.out().chunks() > 0 {
-            segment.weight += op.cost().weight();
-            segment.ops.push(op);
+        if step.chunks > 0 {
+            segment.weight += step.weight;
+            segment.steps.push(step);
         }
     }
 
     /// The plan.
     pub fn finish(mut self) -> Plan {
-        self.segments.retain(|s| s.repeat > 0 && !s.ops.is_empty());
-        let worker = |s: &Segment| s.ops.iter().map(Op::worker_words).max();
+        self.segments.retain(|s| s.repeat > 0 && !s.steps.is_empty());
+        let worker = |s: &Segment| s.steps.iter().map(|step| step.op.worker_words()).max();
         Plan {
             kept_words: self.kept,
             scratch_words: self.scratch_peak,

@@ -8,15 +8,16 @@
 
 mod arena;
 mod builder;
+mod step;
 mod view;
 mod walker;
 
 pub use arena::{Arena, Cx, WorkerMemory};
 pub use builder::Builder;
+pub use step::Step;
 pub use view::{Space, View};
 pub use walker::{Cursor, OpProfile, Profile, Walker};
 
-use crate::ops::Op;
 use std::fmt;
 
 /// What an op moves and computes.
@@ -94,7 +95,7 @@ pub struct Segment {
     /// How often the ops run.
     pub repeat: usize,
     /// The ops.
-    pub ops: Vec<Op>,
+    pub steps: Vec<Step>,
     /// Cost of one turn, by [`Cost::weight`].
     pub weight: u64,
 }
@@ -125,7 +126,7 @@ impl Plan {
     /// Bytes and FLOPs of all segments of `stage`.
     pub fn cost(&self, stage: Stage) -> Cost {
         let of = |s: &Segment| {
-            let once = s.ops.iter().fold(Cost::default(), |sum, op| sum + op.cost());
+            let once = s.steps.iter().fold(Cost::default(), |sum, step| sum + step.op.cost());
             Cost { bytes: once.bytes * s.repeat as u64, flops: once.flops * s.repeat as u64 }
         };
         self.segments.iter().filter(|s| s.stage == stage).map(of).fold(Cost::default(), |a, b| a + b)

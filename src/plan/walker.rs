@@ -1,7 +1,7 @@
 //! Runs a plan on the CPU, a slice of chunks at a time.
 
 use super::arena::SharedArena;
-use super::{Arena, Cost, Cx, Plan, Segment, Stage};
+use super::{Arena, Cost, Cx, Plan, Segment, Stage, Step};
 use crate::ops::Op;
 use crate::pool::Pool;
 use crate::simd::Isa;
@@ -33,7 +33,7 @@ impl Cursor {
     fn next_op(&mut self, segment: &Segment) {
         self.chunk = 0;
         self.op += 1;
-        if self.op == segment.ops.len() {
+        if self.op == segment.steps.len() {
             self.op = 0;
             self.turn += 1;
         }
@@ -82,12 +82,6 @@ impl Profile {
     }
 }
 
-/// Cost of a slice of chunks between two looks at the clock: some 100 microseconds of one core.
-const SLICE_WEIGHT: u64 = 4_000_000;
-
-/// Ops that cost less run on the caller's thread: waking others takes longer.
-const PARALLEL_WEIGHT: u64 = 400_000;
-
 /// What a plan runs with.
 #[derive(Debug)]
 pub struct Walker<'a> {
@@ -106,24 +100,21 @@ pub struct Walker<'a> {
 impl Walker<'_> {
     /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each slice of chunks. At
     /// least one slice is done, so a caller with any budget gets there.
-    pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool + Send) {
+    pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool) {
         let Self { plan, arena, pool, isa, profile } = self;
         let shared = arena.shared();
         pool.enter(|| {
             while let Some(segment) = plan.segments.get(cursor.segment) {
-                let op = &segment.ops[cursor.op];
-                let (chunks, weight) = (op.out().chunks(), op.cost().weight());
-                let each = (weight / chunks as u64).max(1);
-                let slice = (SLICE_WEIGHT / each).max(1) as usize * pool.threads();
-                let range = cursor.chunk..chunks.min(cursor.chunk + slice);
+                let step = &segment.steps[cursor.op];
+                let range = cursor.chunk..step.chunks.min(cursor.chunk + step.slice * pool.threads());
+                let ended = range.end == step.chunks;
                 let start = profile.is_some().then(Instant::now);
-                run_chunks(shared, op, cursor.turn, range.clone(), pool, *isa, weight > PARALLEL_WEIGHT);
-                let ended = range.end == chunks;
+                run_chunks(shared, step, cursor.turn, range.clone(), pool, *isa);
                 if let (Some(start), Some(profile)) = (start, profile.as_deref_mut()) {
-                    profile.add(segment.stage, op, start.elapsed(), ended);
+                    profile.add(segment.stage, &step.op, start.elapsed(), ended);
                 }
                 if ended {
-                    cursor.done += weight;
+                    cursor.done += step.weight;
                     cursor.next_op(segment);
                 } else {
                     cursor.chunk = range.end;
@@ -137,17 +128,9 @@ impl Walker<'_> {
 }
 
 /// Computes some chunks (tiles of the output) of one op.
-fn run_chunks(
-    arena: SharedArena<'_>,
-    op: &Op,
-    turn: usize,
-    range: Range<usize>,
-    pool: &Pool,
-    isa: Isa,
-    parallel: bool,
-) {
-    let out = op.out();
-    pool.for_each(range, parallel, |worker, chunk| {
+fn run_chunks(arena: SharedArena<'_>, step: &Step, turn: usize, range: Range<usize>, pool: &Pool, isa: Isa) {
+    let Step { op, out, .. } = step;
+    pool.for_each(range, step.parallel, |worker, chunk| {
         let (rows, cols) = out.chunk(chunk);
         let cx = Cx::new(arena, &out.view, turn, isa, worker);
         // SAFETY: chunks are disjoint rectangles of one view (`Out::chunk`), `for_each` gives each to one call, and

@@ -1,0 +1,217 @@
+//! The board: one job at a time, put up by a caller, its chunks taken by whoever gets there first.
+//!
+//! # Protocol
+//!
+//! ```text
+//! ticket    epoch : 32 | chunks that nobody has claimed : 32
+//! job       what to call for a chunk; read by those who hold a claim, written while there is none
+//! finished  chunks of this job that helpers claimed and are done with
+//! busy      whether a caller has the board
+//! ```
+//!
+//! 1. A caller takes `busy`, or goes without help. Now nobody else writes the job.
+//! 2. It writes the job, sets `finished` to 0 and stores the ticket with the number of chunks: *release*.
+//! 3. Anyone claims a chunk by taking one off the ticket: a compare-exchange, *acquire*, from a ticket with chunks left.
+//!    Every ticket since the caller's store was made from it by such an exchange, so all of them carry its release: who
+//!    claims sees the job. A claim that is long in coming (read the ticket, lost the core, woke up) fails if the ticket
+//!    has changed since; should it be the same number again 2^32 jobs later, then the claim is a claim of that job. The
+//!    job is read after the claim and never before, so a claim is all that it needs.
+//! 4. A helper that finds no chunk left adds the number of those it did to `finished`: *release*, and its last access.
+//! 5. The caller works too. When no chunk is left it waits until its own and the `finished` ones are all: *acquire*. So it
+//!    waits for chunks at work and never for a thread that has claimed nothing, whatever the scheduler does to it. Now
+//!    nobody holds a claim and none can be had: what the job points to may go, and the job may be written again.
+//! 6. It releases `busy`: the next caller, if another thread, sees all of this.
+//!
+//! A helper between 3 and 4 keeps its job from ending, so all that it claims meanwhile is of the same job.
+//!
+//! A panic in a chunk claims what is left, so that nobody starts on it, and counts it as done; the payload reaches the
+//! caller after step 5. Chunks go up in the order of their numbers, so big and small cores share them by speed.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// What to call for each chunk.
+#[derive(Clone, Copy)]
+struct Job {
+    /// Calls the closure behind the pointer with a worker and a chunk.
+    call: unsafe fn(*const (), usize, usize),
+    /// The closure, borrowed by the caller that put the job up.
+    closure: *const (),
+    /// Behind the last chunk.
+    end: usize,
+}
+
+/// Bytes that two threads can write without disturbing each other: a line, and the one fetched with it.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// See the module.
+pub(super) struct Board {
+    /// Ticket and job on one line: who claims has the job in the cache.
+    open: Apart<(AtomicU64, UnsafeCell<Job>)>,
+    finished: Apart<AtomicU32>,
+    busy: Apart<AtomicBool>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: all but the job may be shared as it is. The job is written by the thread that holds `busy` while no chunk is
+// claimed or can be, and read by threads that hold a claim (steps 2, 3 and 5). Its pointer is to a closure that is
+// `Sync` (`Board::run`), alive as long as there is a claim.
+unsafe impl Sync for Board {}
+// SAFETY: the pointer in the job is only used under a claim, and then as above.
+unsafe impl Send for Board {}
+
+impl Default for Board {
+    fn default() -> Self {
+        let nothing = Job { call: |_, _, _| (), closure: std::ptr::null(), end: 0 };
+        Self {
+            open: Apart((AtomicU64::new(0), UnsafeCell::new(nothing))),
+            finished: Apart(AtomicU32::new(0)),
+            busy: Apart(AtomicBool::new(false)),
+            panic: Mutex::new(None),
+        }
+    }
+}
+
+impl Board {
+    fn ticket(&self) -> &AtomicU64 {
+        &self.open.0.0
+    }
+
+    /// The number of jobs so far, modulo 2^32.
+    pub(super) fn epoch(&self) -> u32 {
+        (self.ticket().load(Ordering::Relaxed) >> 32) as u32
+    }
+
+    /// Whether there is a chunk to claim. Between a change that [`Board::run`]'s `announce` looks at and this call
+    /// belongs a fence, as in `announce` before its look: then one of the two sees the other.
+    #[inline]
+    pub(super) fn has_work(&self) -> bool {
+        left(self.ticket().load(Ordering::Relaxed)) > 0
+    }
+
+    /// Calls `f(worker, i)` for each `i` in `range`: as worker 0 here, as others on the threads that call
+    /// [`Board::help`] meanwhile. `announce` is called once the job is up, if it is not over by then. Goes on with the
+    /// panic of a chunk when no chunk is at work any more. Does nothing and says `false` if another job is up.
+    pub(super) fn run<F: Fn(usize, usize) + Sync>(&self, range: Range<usize>, announce: impl FnOnce(), f: &F) -> bool {
+        let Ok(chunks) = u32::try_from(range.len()) else { return false };
+        if self.busy.0.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        // SAFETY: this thread holds `busy`, and whoever held it before left no chunk to claim and none at work: nobody
+        // else reads or writes the job.
+        unsafe { *self.open.0.1.get() = Job { call: call::<F>, closure: (&raw const *f).cast(), end: range.end } };
+        self.finished.0.store(0, Ordering::Relaxed);
+        let epoch = self.epoch().wrapping_add(1);
+        self.ticket().store(u64::from(epoch) << 32 | u64::from(chunks), Ordering::Release);
+
+        // From here to the end of the wait this thread must not unwind: others use `f`. `work` does not.
+        let (own, panic) = self.work(0, announce);
+        self.wait(chunks - own);
+
+        let theirs = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.busy.0.store(false, Ordering::Release);
+        if let Some(payload) = panic.or(theirs) {
+            resume_unwind(payload);
+        }
+        true
+    }
+
+    /// Works on the job that is up, if there is one with chunks left, as worker `worker`; whether there was.
+    #[inline]
+    pub(super) fn help(&self, worker: usize) -> bool {
+        if !self.has_work() {
+            return false;
+        }
+        let (taken, panic) = self.work(worker, || ());
+        if let Some(payload) = panic {
+            let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*first {
+                None => *first = Some(payload),
+                // One will do. Leaked, not dropped: that could panic too, and the chunks below must be counted.
+                Some(_) => std::mem::forget(payload),
+            }
+        }
+        if taken > 0 {
+            self.finished.0.fetch_add(taken, Ordering::Release);
+        }
+        taken > 0
+    }
+
+    /// Claims chunks and does them until none is left: how many, and the panic that ended it. Does not unwind. `first`
+    /// is called when there is a chunk, before it is done.
+    fn work(&self, worker: usize, first: impl FnOnce()) -> (u32, Option<Box<dyn Any + Send>>) {
+        let Some(mut with) = self.claim() else { return (0, None) };
+        // SAFETY: a chunk is claimed and not yet counted as finished, so the job is whole, and stays as it is.
+        let job = unsafe { *self.open.0.1.get() };
+        let mut taken = 1;
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            first();
+            loop {
+                // SAFETY: `call` was made for the closure's type, which may be called from any thread (`Board::run`),
+                // and the caller keeps it alive until the claimed chunks are counted.
+                unsafe { (job.call)(job.closure, worker, job.end - with as usize) };
+                let Some(next) = self.claim() else { return };
+                with = next;
+                taken += 1;
+            }
+        }));
+        match done {
+            Ok(()) => (taken, None),
+            Err(payload) => {
+                let rest = self.ticket().fetch_and(u64::from(u32::MAX) << 32, Ordering::Acquire);
+                (taken + left(rest), Some(payload))
+            }
+        }
+    }
+
+    /// Claims a chunk: how many were left, with it.
+    #[inline]
+    fn claim(&self) -> Option<u32> {
+        let mut ticket = self.ticket().load(Ordering::Relaxed);
+        while left(ticket) > 0 {
+            match self.ticket().compare_exchange_weak(ticket, ticket - 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(left(ticket)),
+                Err(now) => ticket = now,
+            }
+        }
+        None
+    }
+
+    /// Waits until helpers are done with `chunks` chunks.
+    fn wait(&self, chunks: u32) {
+        let mut polls = 0;
+        while self.finished.0.load(Ordering::Acquire) != chunks {
+            // A chunk takes microseconds. One that takes longer may have lost its core, perhaps to this thread.
+            if polls < POLLS_BEFORE_YIELD {
+                polls += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// Some 10 microseconds.
+const POLLS_BEFORE_YIELD: u32 = 500;
+
+/// Chunks that nobody has claimed.
+#[inline]
+fn left(ticket: u64) -> u32 {
+    ticket as u32
+}
+
+/// Calls the closure behind `closure`.
+///
+/// # Safety
+/// `closure` points to an `F` that lives during the call.
+unsafe fn call<F: Fn(usize, usize) + Sync>(closure: *const (), worker: usize, i: usize) {
+    // SAFETY: by the caller's duty; `F` is `Sync`, so other threads may have it borrowed too.
+    let f = unsafe { &*closure.cast::<F>() };
+    f(worker, i);
+}
