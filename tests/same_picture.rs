@@ -88,7 +88,9 @@ fn the_preview_is_there_before_stage_2_and_changes_nothing() {
         let mut session = model.session(&cpu, 2, &settings(&model), outputs).unwrap();
         session.begin(&[1, 2], &[10, 11]).unwrap();
         assert_eq!(session.previews().unwrap_err().kind(), ErrorKind::Request);
-        while matches!(session.progress().stage, Stage::Discrete | Stage::Preview) && !session.progress().finished {
+        while matches!(session.progress().stage, Stage::Prepare | Stage::Discrete | Stage::Preview)
+            && !session.progress().finished
+        {
             session.step(Duration::ZERO).unwrap();
         }
         let previews = session.previews().ok();

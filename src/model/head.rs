@@ -165,7 +165,7 @@ impl Head {
         })
     }
 
-    /// Writes the time embeddings of a diffusion; they live as long as the caller's scope.
+    /// Writes the time embeddings of a diffusion, once for all runs.
     pub fn plan_diffusion(&self, b: &mut Builder, settings: HeadSettings) -> Result<Diffusion> {
         let s = Schedule::new(self.train_steps, settings.steps);
         let (mut features, mut factors) = (Vec::new(), Vec::new());
@@ -181,9 +181,8 @@ impl Head {
         }
         let features = b.constant(&features, TIME_FEATURES)?;
         let factors = b.constant(&factors, COEFFICIENTS)?;
-        let embeddings = b.scratch(s.len(), self.width)?;
-        b.segment(Stage::Head, 0, 1);
-        b.scope(|b| {
+        let embeddings = b.kept(s.len(), self.width)?;
+        b.once(|b| {
             let hidden = b.scratch(s.len(), self.width)?;
             b.push(self.time_in.op(features, hidden).then(Activation::Silu));
             b.push(self.time_out.op(hidden, embeddings));

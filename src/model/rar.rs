@@ -3,7 +3,7 @@
 //! A causal transformer over `[cls, class, code 0, code 1, ...]`: place 0 is cls, place 1 the class, place p code p
 //! - 2; place p >= 1 gives the logits of code p - 1. Its adaptive layers see class and place only, never a code. So
 //!   the modulations of many places come from one tall product each before the places run, and a third of a block's
-//!   weights stay out of the token loop.
+//!   weights stay out of the token loop. Those of "no class" are the same for every image: computed once.
 
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
@@ -77,6 +77,21 @@ struct Place {
     first: usize,
 }
 
+/// What the places of all segments share.
+#[derive(Debug, Clone, Copy)]
+struct Shared<'a> {
+    /// Keys and values by block, `[all, places, D]`.
+    caches: &'a [(View, View)],
+    null: Option<&'a Modulations>,
+}
+
+/// Modulations of every place, by block and before the logits: `[turns rows, 6 D]` each and `[turns rows, 2 D]`.
+#[derive(Debug)]
+struct Modulations {
+    blocks: Vec<View>,
+    last: View,
+}
+
 /// Modulations of so many numbers are made at once: they should stay in the last-level cache.
 const MODULATIONS: usize = 4 << 20;
 
@@ -144,10 +159,12 @@ impl Rar {
         b.scope(|b| {
             let mut cache = || b.scratch(all * (places + 1), d).map(|v| v.grouped(all));
             let caches = (0..self.blocks.len()).map(|_| Ok((cache()?, cache()?))).collect::<Result<Vec<_>>>()?;
-            self.plan_places(b, sequences, &caches, 0..1, None)?;
+            let null = if sequences.halves == 2 { Some(self.plan_null_modulations(b, places + 1)?) } else { None };
+            let shared = Shared { caches: &caches, null: null.as_ref() };
+            self.plan_places(b, sequences, &shared, 0..1, None)?;
             for first in (1..=places).step_by(at_once) {
                 let range = first..(first + at_once).min(places + 1);
-                self.plan_places(b, sequences, &caches, range, Some(tail))?;
+                self.plan_places(b, sequences, &shared, range, Some(tail))?;
             }
             Ok(())
         })
@@ -157,14 +174,15 @@ impl Rar {
         &self,
         b: &mut Builder,
         sequences: &Sequences,
-        caches: &[(View, View)],
+        shared: &Shared<'_>,
         places: std::ops::Range<usize>,
         tail: Option<Tail>,
     ) -> Result<()> {
         let (d, all, turns, first) = (self.config.hidden_size, sequences.all(), places.len(), places.start);
         b.scope(|b| {
             b.segment(Stage::Discrete, first, 1);
-            let (modulations, last) = self.plan_modulations(b, sequences, first, turns)?;
+            let Modulations { blocks: modulations, last } =
+                self.plan_modulations(b, sequences, shared.null, first, turns)?;
 
             b.segment(Stage::Discrete, first, turns);
             let x = b.scratch(all, d)?;
@@ -179,7 +197,7 @@ impl Rar {
                 sources.push(Source::Table(self.next_positions.clone(), Index::Turn { first: first + 1, step: 1 }));
             }
             b.push(SumRows::new(sources, x));
-            for ((block, modulation), cache) in self.blocks.iter().zip(modulations).zip(caches) {
+            for ((block, modulation), cache) in self.blocks.iter().zip(modulations).zip(shared.caches) {
                 self.plan_block(b, block, Place { x, h, first }, modulation, *cache)?;
             }
             let Some(tail) = tail else { return Ok(()) };
@@ -226,43 +244,82 @@ impl Rar {
         })
     }
 
+    /// Writes the modulations of "no class" at all places, once for all runs.
+    fn plan_null_modulations(&self, b: &mut Builder, places: usize) -> Result<Modulations> {
+        let d = self.config.hidden_size;
+        let mut rows = |width| b.kept(places, width);
+        let blocks = (0..self.blocks.len()).map(|_| rows(6 * d)).collect::<Result<Vec<_>>>()?;
+        let out = Modulations { blocks, last: rows(2 * d)? };
+        b.once(|b| {
+            let c = b.scratch(places, d)?;
+            let class = Index::Turn { first: self.class_id(self.config.num_classes) as usize, step: 0 };
+            b.push(SumRows {
+                sources: vec![
+                    Source::Table(self.embeddings.clone(), class),
+                    Source::Table(self.steps.clone(), Index::Range { first: 0 }),
+                ],
+                activation: Activation::Silu,
+                out: c,
+            });
+            let layers = self.blocks.iter().map(|block| &block.modulation).zip(&out.blocks);
+            layers.for_each(|(layer, &out)| b.push(layer.op(c, out)));
+            b.push(self.head_modulation.op(c, out.last));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
     /// The modulations of `turns` places from `first` on: by block `[all, 6 D]` and, before the logits,
-    /// `[all, 2 D]`, moving on each turn.
+    /// `[all, 2 D]`, moving on each turn. Those of `null` are the second half.
     fn plan_modulations(
         &self,
         b: &mut Builder,
         sequences: &Sequences,
+        null: Option<&Modulations>,
         first: usize,
         turns: usize,
-    ) -> Result<(Vec<View>, View)> {
-        let (d, all) = (self.config.hidden_size, sequences.all());
+    ) -> Result<Modulations> {
+        let (d, all, batch) = (self.config.hidden_size, sequences.all(), sequences.batch);
         let mut rows = |width| b.scratch(turns * all, width);
-        let (outs, last) = ((0..self.blocks.len()).map(|_| rows(6 * d)).collect::<Result<Vec<_>>>()?, rows(2 * d)?);
+        let blocks = (0..self.blocks.len()).map(|_| rows(6 * d)).collect::<Result<Vec<_>>>()?;
+        let out = Modulations { blocks, last: rows(2 * d)? };
+        // The rows of one half, by turn.
+        let half = |v: View, half: usize| {
+            let (cols, group_stride) = (v.cols(), all * v.cols());
+            v.offset(half * batch * cols).relaid(Layout {
+                groups: turns,
+                rows: batch,
+                cols,
+                group_stride,
+                row_stride: cols,
+            })
+        };
         b.scope(|b| {
-            let c = b.scratch(turns * all, d)?;
-            for half in 0..sequences.halves {
-                let of_half =
-                    Layout { groups: turns, rows: sequences.batch, cols: d, group_stride: all * d, row_stride: d };
-                let classes =
-                    Layout { groups: turns, group_stride: 0, cols: 1, row_stride: sequences.ids.cols(), ..of_half };
-                let ids = sequences.ids.offset(half).relaid(classes);
-                b.push(SumRows {
-                    sources: vec![
-                        Source::Table(self.embeddings.clone(), Index::From { ids, offset: 0 }),
-                        Source::Table(self.steps.clone(), Index::Group { first }),
-                    ],
-                    activation: Activation::Silu,
-                    out: c.offset(half * sequences.batch * d).relaid(of_half),
-                });
+            let c = b.scratch(turns * batch, d)?;
+            let row_stride = sequences.ids.cols();
+            let ids = Layout { groups: turns, rows: batch, cols: 1, group_stride: 0, row_stride };
+            b.push(SumRows {
+                sources: vec![
+                    Source::Table(self.embeddings.clone(), Index::From { ids: sequences.ids.relaid(ids), offset: 0 }),
+                    Source::Table(self.steps.clone(), Index::Group { first }),
+                ],
+                activation: Activation::Silu,
+                out: c.grouped(turns),
+            });
+            for (block, &out) in self.blocks.iter().zip(&out.blocks) {
+                b.push(block.modulation.op(c, half(out, 0)));
             }
-            for (block, &out) in self.blocks.iter().zip(&outs) {
-                b.push(block.modulation.op(c, out));
-            }
-            b.push(self.head_modulation.op(c, last));
+            b.push(self.head_modulation.op(c, half(out.last, 0)));
             Ok(())
         })?;
+        if let Some(null) = null {
+            let pairs = null.blocks.iter().zip(&out.blocks).chain([(&null.last, &out.last)]);
+            pairs.for_each(|(from, &to)| {
+                b.push(SumRows::copy(from.rows(first..first + turns).each_repeated(batch), half(to, 1)));
+            });
+        }
         let of_turn = |v: View| v.rows(0..all).stepping(all * v.cols());
-        Ok((outs.into_iter().map(of_turn).collect(), of_turn(last)))
+        Ok(Modulations { blocks: out.blocks.into_iter().map(of_turn).collect(), last: of_turn(out.last) })
     }
 
     /// Writes one block over a place: x in place, keys and values into the cache.

@@ -35,7 +35,8 @@ impl Canceller {
     }
 }
 
-/// A compiled plan with its memory. Made once, it generates any number of batches without allocating again.
+/// A compiled plan with its memory. Made once, it generates any number of batches without allocating again; its first
+/// run also computes what all runs share.
 #[derive(Debug)]
 pub struct Session {
     model: Model,
@@ -44,6 +45,8 @@ pub struct Session {
     arena: Arena,
     cursor: Cursor,
     begun: bool,
+    /// Whether a run got past the plan's prologue.
+    prepared: bool,
     canceller: Canceller,
     times: BTreeMap<Stage, Duration>,
     profile: Option<Profile>,
@@ -60,6 +63,7 @@ impl Session {
             program,
             cursor: Cursor::default(),
             begun: false,
+            prepared: false,
             canceller: Canceller::default(),
             times,
             profile: None,
@@ -83,7 +87,7 @@ impl Session {
             return Err(Error::input("class", format!("a number below {known}, or {known} for no class"), class));
         }
         self.program.fill(&mut self.arena, self.model.networks(), classes, seeds);
-        self.cursor = Cursor::default();
+        self.cursor = if self.prepared { Cursor::after_prologue(self.plan()) } else { Cursor::default() };
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;
@@ -153,6 +157,7 @@ impl Session {
             });
         }
         *times.entry(stage).or_default() += mark.elapsed();
+        self.prepared |= cursor.segment >= plan.prologue;
         if cancelled {
             self.begun = false;
             return Err(Error::Cancelled);
@@ -171,7 +176,7 @@ impl Session {
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
     pub fn previews(&self) -> Result<Vec<Image>> {
         let p = self.progress();
-        let done = self.begun && (p.finished || !matches!(p.stage, Stage::Discrete | Stage::Preview));
+        let done = self.begun && (p.finished || !matches!(p.stage, Stage::Prepare | Stage::Discrete | Stage::Preview));
         let view = self.program.preview.filter(|_| done);
         let view =
             view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;

@@ -17,6 +17,9 @@ pub struct Builder {
     scratch_peak: usize,
     constants: Vec<(usize, Vec<u32>)>,
     segments: Vec<Segment>,
+    prologue: Vec<Segment>,
+    /// Whether ops go to the prologue.
+    in_prologue: bool,
 }
 
 impl Builder {
@@ -69,11 +72,22 @@ impl Builder {
         self.segments.push(Segment { stage, index, repeat, steps: Vec::new(), weight: 0 });
     }
 
+    /// Ops that `f` pushes run once in an arena, before all others. What they leave for later is in
+    /// [kept](Builder::kept) buffers; they read constants, no inputs of a run.
+    pub fn once<R>(&mut self, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        self.prologue.push(Segment { stage: Stage::Prepare, index: 0, repeat: 1, steps: Vec::new(), weight: 0 });
+        let outer = std::mem::replace(&mut self.in_prologue, true);
+        let result = self.scope(f);
+        self.in_prologue = outer;
+        result
+    }
+
     /// Appends an op to the current segment.
     pub fn push(&mut self, op: impl Into<Op>) {
         let step = Step::new(op.into());
         debug_assert!(step.out.view.layout.is_disjoint(), "{step:?}");
-        let Some(segment) = self.segments.last_mut() else {
+        let segments = if self.in_prologue { &mut self.prologue } else { &mut self.segments };
+        let Some(segment) = segments.last_mut() else {
             panic!("{} before the first segment", step.op.name());
         };
         if step.chunks > 0 {
@@ -84,7 +98,11 @@ impl Builder {
 
     /// The plan.
     pub fn finish(mut self) -> Plan {
-        self.segments.retain(|s| s.repeat > 0 && !s.steps.is_empty());
+        let works = |s: &Segment| s.repeat > 0 && !s.steps.is_empty();
+        self.prologue.retain(works);
+        self.segments.retain(works);
+        let prologue = self.prologue.len();
+        self.segments.splice(0..0, self.prologue);
         let worker = |s: &Segment| s.steps.iter().map(|step| step.op.worker_words()).max();
         Plan {
             kept_words: self.kept,
@@ -93,6 +111,7 @@ impl Builder {
             constants: self.constants,
             weight: self.segments.iter().map(|s| s.weight * s.repeat as u64).sum(),
             segments: self.segments,
+            prologue,
         }
     }
 }

@@ -51,6 +51,8 @@ impl std::ops::Add for Cost {
 /// The part of the graph that a segment belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
+    /// What is the same for every run of a session, computed in its first.
+    Prepare,
     /// Image to latents or codes.
     Encode,
     /// Stage 1: discrete autoregression.
@@ -69,6 +71,7 @@ impl Stage {
     /// Lower-case name.
     pub const fn name(self) -> &'static str {
         match self {
+            Stage::Prepare => "prepare",
             Stage::Encode => "encode",
             Stage::Discrete => "discrete",
             Stage::Preview => "preview",
@@ -105,6 +108,8 @@ pub struct Segment {
 pub struct Plan {
     /// The program.
     pub segments: Vec<Segment>,
+    /// The first so many segments leave kept memory as every run needs it: they run once in an arena.
+    pub prologue: usize,
     /// Words (4 bytes) of memory that keeps its contents from start to end: inputs, constants, results, caches.
     pub kept_words: usize,
     /// Words of memory that ops share one after the other.

@@ -108,6 +108,31 @@ fn a_run_can_pause_anywhere_and_counts_what_it_did() {
 }
 
 #[test]
+fn the_prologue_comes_first_and_can_be_left_out_of_the_next_run() {
+    let mut b = Builder::new();
+    let (one, out) = (b.constant(&[1.0], 1).unwrap(), b.kept(1, 1).unwrap());
+    b.segment(Stage::Decode, 0, 3);
+    let shared = b
+        .once(|b| {
+            let (shared, x) = (b.kept(1, 1)?, b.scratch(1, 1)?);
+            b.push(SumRows::copy(one, x));
+            b.push(SumRows::new([Source::Rows(x), Source::Rows(one)], shared));
+            Ok(shared)
+        })
+        .unwrap();
+    b.push(SumRows::copy(shared, out));
+    let plan = b.finish();
+    assert_eq!((plan.prologue, plan.segments.len(), plan.segments[0].stage), (1, 2, Stage::Prepare));
+    let (mut arena, pool) = (Arena::new(&plan, 1).unwrap(), Pool::new(1).unwrap());
+    for mut cursor in [Cursor::default(), Cursor::after_prologue(&plan)] {
+        arena.slice_mut::<f32>(out)[0] = 0.0;
+        let isa = Isa::detect();
+        Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }.run(&mut cursor, |_| false);
+        assert_eq!((arena.mat::<f32>(out).row(0)[0], cursor.done), (2.0, plan.weight));
+    }
+}
+
+#[test]
 #[should_panic(expected = "is read and written")]
 fn what_is_written_cannot_be_read() {
     let mut b = Builder::new();

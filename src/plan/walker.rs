@@ -24,6 +24,12 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Behind the prologue of `plan`: where a run starts in an arena in which another got that far.
+    pub fn after_prologue(plan: &Plan) -> Self {
+        let done = plan.segments[..plan.prologue].iter().map(|s| s.weight * s.repeat as u64).sum();
+        Self { segment: plan.prologue, done, ..Self::default() }
+    }
+
     /// Whether nothing is left to do.
     pub fn is_finished(&self, plan: &Plan) -> bool {
         self.segment >= plan.segments.len()

@@ -327,9 +327,9 @@ impl Product<'_> {
                 let (at, line) = (units.end * K::WORDS, units.end * K::LINES * LINE_WORDS);
                 acc = K::unit::<S, R, C, true>(s, x.map(|x| x.add(at)), w.map(|w| w.add(line)), acc);
             }
-            for r in 0..R {
-                for c in 0..C {
-                    s.store_ptr(out[r].add(c * S::LANES), acc[r][c]);
+            for (out, acc) in out.into_iter().zip(acc) {
+                for (c, v) in acc.into_iter().enumerate() {
+                    s.store_ptr(out.add(c * S::LANES), v);
                 }
             }
         }

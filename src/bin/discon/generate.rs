@@ -291,6 +291,7 @@ impl Work<'_> {
         let share = (self.done as f64 + progress.fraction * batch as f64) / self.all as f64;
         self.bar.set_position((share * 1000.0) as u64);
         self.bar.set_message(match progress.stage {
+            Stage::Prepare => "preparing".to_owned(),
             Stage::Encode => "encoding".to_owned(),
             Stage::Discrete => format!("stage 1, code {}", progress.index),
             Stage::Preview => "coarse picture".to_owned(),

@@ -145,8 +145,9 @@ impl Job for TransformPatch<'_> {
             let d: [[S::V; 4]; 4] =
                 std::array::from_fn(|y| std::array::from_fn(|x| s.load_up_to(&self.pixels[4 * y + x][at..end])));
             let half: [[S::V; 4]; 4] = std::array::from_fn(|x| differences(s, std::array::from_fn(|y| d[y][x])));
-            for y in 0..4 {
-                let all = differences(s, std::array::from_fn(|x| half[x][y]));
+            let columns: [[S::V; 4]; 4] = std::array::from_fn(|y| std::array::from_fn(|x| half[x][y]));
+            for (y, column) in columns.into_iter().enumerate() {
+                let all = differences(s, column);
                 for (x, v) in all.into_iter().enumerate() {
                     let row = ((4 * y + x) * self.step + self.index) * cin;
                     s.store_up_to(&mut self.to[row + at..row + end], v);
@@ -180,8 +181,9 @@ impl Job for TransformSums<'_> {
                 })
             });
             let half: [[S::V; 2]; 4] = std::array::from_fn(|x| sums(s, std::array::from_fn(|y| m[y][x])));
-            for y in 0..2 {
-                for (x, v) in sums(s, std::array::from_fn(|x| half[x][y])).into_iter().enumerate() {
+            let columns: [[S::V; 4]; 2] = std::array::from_fn(|y| std::array::from_fn(|x| half[x][y]));
+            for (y, column) in columns.into_iter().enumerate() {
+                for (x, v) in sums(s, column).into_iter().enumerate() {
                     let start = (2 * y + x) * self.width;
                     s.store_up_to(&mut self.to[start + at..start + end], v);
                 }
