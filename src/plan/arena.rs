@@ -13,6 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Arena {
     kept: AlignedBytes,
     scratch: AlignedBytes,
+    /// No lock is ever waited for: one run has the arena, and no two of its threads the same number
+    /// ([`Pool::for_each`](crate::pool::Pool::for_each)).
     workers: Vec<Mutex<AlignedBytes>>,
 }
 
