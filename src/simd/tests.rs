@@ -77,6 +77,149 @@ fn functions_keep_their_stated_accuracy() {
     }
 }
 
+/// Every method of a leaf on all lanes of `a`, `b` and `n`, one vector after another, by the method's name.
+struct Methods<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    n: &'a [f32],
+}
+
+impl Job for Methods<'_> {
+    type Out = Vec<(&'static str, Vec<f32>)>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Out {
+        let map = |f: &dyn Fn(S::V, S::V, S::V) -> S::V| {
+            let mut out = vec![f32::NAN; self.a.len()];
+            for at in (0..out.len()).step_by(S::LANES) {
+                let [a, b, n] = [self.a, self.b, self.n].map(|x| s.load_up_to(&x[at..]));
+                s.store_up_to(&mut out[at..], f(a, b, n));
+            }
+            out
+        };
+        vec![
+            ("add", map(&|a, b, _| s.add(a, b))),
+            ("sub", map(&|a, b, _| s.sub(a, b))),
+            ("mul", map(&|a, b, _| s.mul(a, b))),
+            ("div", map(&|a, b, _| s.div(a, b))),
+            ("max", map(&|a, b, _| s.max(a, b))),
+            ("min", map(&|a, b, _| s.min(a, b))),
+            ("round", map(&|a, _, _| s.round(a))),
+            ("scale2", map(&|a, _, n| s.scale2(a, n))),
+            ("with_sign", map(&|a, b, _| s.with_sign(a, b))),
+            ("splat", map(&|_, _, _| s.splat(self.a[0]))),
+            ("zero", map(&|_, _, _| s.zero())),
+        ]
+    }
+}
+
+#[test]
+fn every_method_does_what_it_says() {
+    // Ties between whole numbers, signed zeros, and a length that no number of lanes divides.
+    let mut a: Vec<f32> = numbers(253, 1).iter().map(|x| x * 100.0).collect();
+    a.splice(..8, [0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.0, -0.0]);
+    let b: Vec<f32> = numbers(253, 2).iter().map(|x| x * 3.0).collect();
+    let n: Vec<f32> = (-126..=126).map(|n| n as f32).collect();
+    let expected = |name: &str, i: usize| match name {
+        "add" => a[i] + b[i],
+        "sub" => a[i] - b[i],
+        "mul" => a[i] * b[i],
+        "div" => a[i] / b[i],
+        "max" => a[i].max(b[i]),
+        "min" => a[i].min(b[i]),
+        "round" => a[i].round_ties_even(),
+        "scale2" => a[i] * f32::from_bits(((n[i] as i32 + 127) as u32) << 23),
+        "with_sign" => a[i].copysign(b[i]),
+        "splat" => a[0],
+        _ => 0.0,
+    };
+    for isa in Isa::available() {
+        for (name, out) in isa.run(Methods { a: &a, b: &b, n: &n }) {
+            for (i, y) in out.iter().enumerate() {
+                assert_eq!(y.to_bits(), expected(name, i).to_bits(), "{isa}: {name} of {} and {}", a[i], b[i]);
+            }
+        }
+    }
+}
+
+/// For every length of a tail: what is loaded, summed, compared and stored.
+struct Tails<'a>(&'a [f32]);
+
+/// A stored tail with all that was around it, the sum and the largest of its vector, the sums of some vectors.
+type Tail = (Vec<f32>, f32, f32, [f32; 7]);
+
+impl Job for Tails<'_> {
+    type Out = Vec<Tail>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<Tail> {
+        let tail = |n: usize| {
+            let v = s.load_up_to(&self.0[..n]);
+            let mut room = vec![f32::NAN; S::LANES + 2];
+            s.store_up_to(&mut room[1..n + 1], v);
+            (room, s.sum(v), s.largest(v), s.sums([s.zero(), v, s.splat(1.0), v, v, s.zero(), v]))
+        };
+        (0..=S::LANES).map(tail).collect()
+    }
+}
+
+#[test]
+fn tails_are_zeros_behind_and_touch_nothing_around_them() {
+    let x = numbers(64, 3);
+    for isa in Isa::available() {
+        let tails = isa.run(Tails(&x));
+        let lanes = tails.len() - 1;
+        for (n, (room, sum, largest, sums)) in tails.into_iter().enumerate() {
+            let stored = |at: usize| if (1..=n).contains(&at) { x[at - 1].to_bits() } else { f32::NAN.to_bits() };
+            assert!(room.iter().enumerate().all(|(i, y)| y.to_bits() == stored(i)), "{isa}: {n}: {room:?}");
+            let exact: f64 = x[..n].iter().map(|&x| x as f64).sum();
+            // At most 16 numbers below 1: 15 sums, each rounded by half a unit in the last place of 16 at most.
+            assert!((sum as f64 - exact).abs() < 15.0 * 4.8e-7, "{isa}: {n}: sum {sum}, exactly {exact}");
+            let zeros = if n < lanes { 0.0 } else { f32::NEG_INFINITY };
+            assert_eq!(largest, x[..n].iter().copied().fold(zeros, f32::max), "{isa}: {n}");
+            assert_eq!(sums, [0.0, sum, lanes as f32, sum, sum, 0.0, sum], "{isa}: {n}: sums depend on their company");
+        }
+    }
+}
+
+struct Widen<'a, W>(&'a [W], &'a mut [f32]);
+
+impl<W: Element> Job for Widen<'_, W> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (x, y) in self.0.chunks_exact(S::LANES).zip(self.1.chunks_exact_mut(S::LANES)) {
+            // SAFETY: x holds LANES elements.
+            s.store_up_to(y, unsafe { W::load(s, x.as_ptr()) });
+        }
+    }
+}
+
+#[test]
+fn every_narrow_number_widens_exactly() {
+    fn check<W: Element>(isa: Isa, of: fn(u16) -> W) {
+        let all: Vec<W> = (0..=u16::MAX).map(of).collect();
+        let mut wide = vec![0.0; all.len()];
+        isa.run(Widen(&all, &mut wide));
+        for (bits, (x, y)) in all.iter().zip(wide).enumerate() {
+            let x = x.widen();
+            assert!(x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan()), "{isa}: {bits:#x}: {y}, exactly {x}");
+        }
+    }
+    for isa in Isa::available() {
+        check(isa, bf16::from_bits);
+        check(isa, f16::from_bits);
+    }
+}
+
+/// An emulated processor's leaves are known: whoever runs the tests on one names them, the best last.
+#[test]
+fn a_known_processor_has_the_leaves_it_should() {
+    if let Ok(expected) = std::env::var("DISCON_TEST_ISAS") {
+        let found: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+        assert_eq!(found.join(" "), expected);
+        assert_eq!(Some(Isa::detect()), Isa::available().pop());
+    }
+}
+
 fn product<W: Element>(isa: Isa, a: &[f32], w: &[W], k: usize, rows: Range<usize>, cols: Range<usize>) -> Vec<f32> {
     let mut out = vec![f32::NAN; rows.len() * cols.len()];
     let mut wide = vec![0.0; WIDE_ROWS * k];
