@@ -2,7 +2,7 @@
 //!
 //! Code that computes is written once over [`Simd`] and put in a [`Job`]; [`Isa::run`] compiles it for every leaf and
 //! picks the one asked for. Holding an [`Isa`] proves that this processor has its instructions. All processor
-//! intrinsics of the crate are in this folder; the leaves share file names' roles: `scalar`, `avx2`, `avx512`.
+//! intrinsics of the crate are in this folder; the leaves share file names' roles: `scalar`, `avx2`, `avx512`, `neon`.
 //!
 //! The order of every sum is fixed by the leaf alone, never by the number of rows, chunks or threads, so that one
 //! ISA gives the same bits for any batch and any thread count.
@@ -13,6 +13,8 @@ mod avx2;
 mod avx512;
 pub mod dot;
 pub mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use crate::error::{Error, Result};
@@ -220,6 +222,12 @@ enum Leaf {
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon<neon::Baseline>),
+    #[cfg(target_arch = "aarch64")]
+    NeonDotProd(neon::Neon<neon::DotProd>),
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16(neon::Neon<neon::Bf16>),
 }
 
 impl Isa {
@@ -236,6 +244,12 @@ impl Isa {
             all.extend(avx2::Avx2::new().map(|s| Self(Leaf::Avx2(s))));
             all.extend(avx512::Avx512::new().map(|s| Self(Leaf::Avx512(s))));
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.extend(neon::Neon::<neon::Baseline>::new().map(|s| Self(Leaf::Neon(s))));
+            all.extend(neon::Neon::<neon::DotProd>::new().map(|s| Self(Leaf::NeonDotProd(s))));
+            all.extend(neon::Neon::<neon::Bf16>::new().map(|s| Self(Leaf::NeonBf16(s))));
+        }
         all
     }
 
@@ -248,7 +262,7 @@ impl Isa {
         })
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`; on x86-64 `avx2` or `avx512`; on aarch64 `neon`, `neon-dotprod` or `neon-bf16`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Leaf::Scalar(_) => "scalar",
@@ -256,6 +270,12 @@ impl Isa {
             Leaf::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Leaf::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonDotProd(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonBf16(_) => "neon-bf16",
         }
     }
 
@@ -268,6 +288,12 @@ impl Isa {
             Leaf::Avx2(s) => s.run(job),
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx512(s) => s.run(job),
+            #[cfg(target_arch = "aarch64")]
+            Leaf::Neon(s) => s.run(job),
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonDotProd(s) => s.run(job),
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonBf16(s) => s.run(job),
         }
     }
 }

@@ -19,7 +19,8 @@ pub(crate) struct CpuArgs {
     /// The pictures are the same, bit for bit, for any number.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Instruction set: scalar, avx2 or avx512; without it the best that this processor has
+    /// Instruction set: scalar, avx2, avx512, neon, neon-dotprod or neon-bf16; without it the best that this
+    /// processor has
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
 }
