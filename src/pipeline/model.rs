@@ -24,7 +24,7 @@ impl Cpu {
         Ok(Self { pool: Arc::new(Pool::new(threads)?), isa: Isa::detect() })
     }
 
-    /// With another instruction set: `scalar`, `avx2`, `avx512`.
+    /// With another instruction set, by its [name](Isa::name).
     pub fn with_isa(mut self, name: &str) -> Result<Self> {
         self.isa = Isa::named(name)?;
         Ok(self)

@@ -2,7 +2,6 @@
 //! later) multiply bytes faster.
 
 use super::{Job, Simd};
-use half::{bf16, f16};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX2, FMA and F16C; with `VNNI` AVX-VNNI too.
@@ -95,8 +94,11 @@ unsafe fn rounded(x: __m256) -> __m256i {
         let bits = _mm256_castps_si256(x);
         let lowest = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
         let up = _mm256_add_epi32(lowest, _mm256_set1_epi32(0x7fff));
-        let number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(x, x));
-        _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_and_si256(up, number)))
+        // What is not a number must not become an infinity, neither by rounding nor by losing its lower bits.
+        let number = _mm256_cmp_ps::<_CMP_ORD_Q>(x, x);
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(1 << 22));
+        let sum = _mm256_castsi256_ps(_mm256_add_epi32(bits, up));
+        _mm256_srli_epi32::<16>(_mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(quiet), sum, number)))
     }
 }
 
@@ -117,7 +119,7 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
     type V = __m256;
     type I = __m256i;
     const LANES: usize = 8;
-    const ACCUMULATORS: usize = 8;
+    const REGISTERS: usize = 16;
 
     intrinsic! {
         add(a, b) = _mm256_add_ps(a, b);
@@ -166,21 +168,6 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
     unsafe fn store_tail_ptr(self, x: *mut f32, n: usize, v: __m256) {
         // SAFETY: only the n lanes of the mask are written; self proves the features.
         unsafe { _mm256_maskstore_ps(x, self.mask(n), v) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(self, x: *const bf16) -> __m256 {
-        // SAFETY: eight elements (16 bytes) are readable at x; self proves the features.
-        unsafe {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_f16(self, x: *const f16) -> __m256 {
-        // SAFETY: eight elements (16 bytes) are readable at x; self proves the features.
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.cast())) }
     }
 
     #[inline(always)]

@@ -2,7 +2,6 @@
 //! bytes faster, those with BF16 bfloat16.
 
 use super::{Job, Simd};
-use half::{bf16, f16};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX-512 F, BW, DQ and VL, and all of the AVX2 leaf; with `VNNI` and `BF16` those too.
@@ -118,8 +117,10 @@ unsafe fn rounded(x: __m512) -> __m256i {
         let bits = _mm512_castps_si512(x);
         let lowest = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
         let up = _mm512_add_epi32(lowest, _mm512_set1_epi32(0x7fff));
+        // What is not a number must not become an infinity, neither by rounding nor by losing its lower bits.
         let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x);
-        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_mask_add_epi32(bits, number, bits, up)))
+        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(1 << 22));
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_mask_add_epi32(quiet, number, bits, up)))
     }
 }
 
@@ -140,7 +141,7 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     type V = __m512;
     type I = __m512i;
     const LANES: usize = 16;
-    const ACCUMULATORS: usize = 16;
+    const REGISTERS: usize = 32;
 
     intrinsic! {
         add(a, b) = _mm512_add_ps(a, b);
@@ -186,21 +187,6 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     unsafe fn store_tail_ptr(self, x: *mut f32, n: usize, v: __m512) {
         // SAFETY: only the n lanes of the mask are written; self proves the features.
         unsafe { _mm512_mask_storeu_ps(x, mask(n), v) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(self, x: *const bf16) -> __m512 {
-        // SAFETY: sixteen elements (32 bytes) are readable at x; self proves the features.
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_f16(self, x: *const f16) -> __m512 {
-        // SAFETY: sixteen elements (32 bytes) are readable at x; self proves the features.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.cast())) }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! Code that computes is written once over [`Simd`] and put in a [`Job`]; [`Isa::run`] compiles it for every leaf and
 //! picks the one asked for. Holding an [`Isa`] proves that this processor has its instructions. All processor
-//! intrinsics of the crate are in this folder; the leaves share file names' roles: `scalar`, `avx2`, `avx512`.
+//! intrinsics of the crate are in this folder; the leaves share file names' roles: `scalar`, `avx2`, `avx512`, `neon`.
 //!
 //! The order of every sum is fixed by the leaf alone, never by the number of rows, chunks or threads, so that one
 //! ISA gives the same bits for any batch and any thread count.
@@ -11,14 +11,13 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-pub mod dot;
 pub mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod panels;
 mod scalar;
 
 use crate::error::{Error, Result};
-use bytemuck::Pod;
-use half::{bf16, f16};
 use std::fmt;
 
 /// The vector operations that the engine computes with. A value of an implementing type is a proof that the
@@ -33,8 +32,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type I: Copy;
     /// Floats a vector.
     const LANES: usize;
-    /// Accumulators that [`dot`] keeps in registers: a tile has this many outputs. 16 where there are 32 registers, else 8.
-    const ACCUMULATORS: usize;
+    /// Vector registers of the processor: what tiles are sized by.
+    const REGISTERS: usize;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
@@ -58,17 +57,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `x` is valid for writing `n` floats and `n <= LANES`.
     unsafe fn store_tail_ptr(self, x: *mut f32, n: usize, v: Self::V);
-    /// `LANES` bfloat16 numbers, widened.
-    ///
-    /// # Safety
-    /// `x` is valid for reading `LANES` elements.
-    unsafe fn load_bf16(self, x: *const bf16) -> Self::V;
-    /// `LANES` half-precision numbers, widened.
-    ///
-    /// # Safety
-    /// `x` is valid for reading `LANES` elements.
-    unsafe fn load_f16(self, x: *const f16) -> Self::V;
-
     /// `LANES` words from `x`.
     ///
     /// # Safety
@@ -199,76 +187,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
 #[inline(always)]
 fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();
-    // What is not a number must not be rounded to an infinity.
-    let up = if x.is_nan() { 0 } else { 0x7fff + (bits >> 16 & 1) };
-    bits.wrapping_add(up)
+    // What is not a number must not become an infinity, neither by rounding nor by losing its lower bits.
+    if x.is_nan() { bits | 1 << 22 } else { bits.wrapping_add(0x7fff + (bits >> 16 & 1)) }
 }
-
-/// An element type that weights are stored in and that widens to `f32` exactly.
-pub trait Element: Pod + Send + Sync {
-    /// `LANES` elements from `x`, widened.
-    ///
-    /// # Safety
-    /// `x` is valid for reading `LANES` elements.
-    unsafe fn load<S: Simd>(s: S, x: *const Self) -> S::V;
-
-    /// `n < LANES` elements from `x`, widened, zeros behind.
-    ///
-    /// # Safety
-    /// `x` is valid for reading `n` elements and `n <= LANES`.
-    unsafe fn load_tail<S: Simd>(s: S, x: *const Self, n: usize) -> S::V;
-
-    /// The element as `f32`.
-    fn widen(self) -> f32;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, x: *const Self) -> S::V {
-        // SAFETY: the caller's duty is the same.
-        unsafe { s.load_ptr(x) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_tail<S: Simd>(s: S, x: *const Self, n: usize) -> S::V {
-        // SAFETY: the caller's duty is the same.
-        unsafe { s.load_tail_ptr(x, n) }
-    }
-
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self
-    }
-}
-
-macro_rules! narrow_element {
-    ($type:ty, $load:ident) => {
-        impl Element for $type {
-            #[inline(always)]
-            unsafe fn load<S: Simd>(s: S, x: *const Self) -> S::V {
-                // SAFETY: the caller's duty is the same.
-                unsafe { s.$load(x) }
-            }
-
-            #[inline(always)]
-            unsafe fn load_tail<S: Simd>(s: S, x: *const Self, n: usize) -> S::V {
-                let mut full = [<$type>::ZERO; 64];
-                // SAFETY: n <= LANES <= 64 elements are readable at x and fit into the array, which holds LANES.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(x, full.as_mut_ptr(), n);
-                    s.$load(full.as_ptr())
-                }
-            }
-
-            #[inline(always)]
-            fn widen(self) -> f32 {
-                self.to_f32()
-            }
-        }
-    };
-}
-narrow_element!(bf16, load_bf16);
-narrow_element!(f16, load_f16);
 
 /// Work that [`Isa::run`] compiles for each leaf. Implement `run` with `#[inline(always)]`: only code that is inlined
 /// into the leaf's entry uses its instructions.
@@ -296,6 +217,12 @@ enum Leaf {
     Avx512Vnni(avx512::Avx512, avx512::Avx512Vnni),
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16(avx512::Avx512, avx512::Avx512Bf16),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon<neon::Baseline>),
+    #[cfg(target_arch = "aarch64")]
+    NeonDotProd(neon::Neon<neon::Baseline>, neon::Neon<neon::DotProd>),
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16(neon::Neon<neon::Baseline>, neon::Neon<neon::Bf16>),
 }
 
 impl Isa {
@@ -316,6 +243,14 @@ impl Isa {
             all.extend(avx512.zip(avx512::Avx512Vnni::new()).map(|(s, dots)| Self(Leaf::Avx512Vnni(s, dots))));
             all.extend(avx512.zip(avx512::Avx512Bf16::new()).map(|(s, dots)| Self(Leaf::Avx512Bf16(s, dots))));
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let neon = neon::Neon::<neon::Baseline>::new();
+            let (dots, bf16) = (neon::Neon::<neon::DotProd>::new(), neon::Neon::<neon::Bf16>::new());
+            all.extend(neon.map(|s| Self(Leaf::Neon(s))));
+            all.extend(neon.zip(dots).map(|(s, dots)| Self(Leaf::NeonDotProd(s, dots))));
+            all.extend(neon.zip(bf16).map(|(s, bf16)| Self(Leaf::NeonBf16(s, bf16))));
+        }
         all
     }
 
@@ -328,7 +263,8 @@ impl Isa {
         })
     }
 
-    /// `scalar`, `avx2`, `avxvnni` (avx2 with 8-bit products), `avx512`, `avx512vnni` or `avx512bf16` (with both).
+    /// `scalar`; on x86-64 `avx2`, `avxvnni` (avx2 with 8-bit products), `avx512`, `avx512vnni` or `avx512bf16` (with
+    /// both); on aarch64 `neon`, `neon-dotprod` (with 8-bit products) or `neon-bf16` (with both).
     pub fn name(self) -> &'static str {
         match self.0 {
             Leaf::Scalar(_) => "scalar",
@@ -342,6 +278,12 @@ impl Isa {
             Leaf::Avx512Vnni(..) => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx512Bf16(..) => "avx512bf16",
+            #[cfg(target_arch = "aarch64")]
+            Leaf::Neon(..) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonDotProd(..) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonBf16(..) => "neon-bf16",
         }
     }
 
@@ -354,6 +296,8 @@ impl Isa {
             Leaf::Avx2(s) | Leaf::AvxVnni(s, _) => s.run(job),
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx512(s) | Leaf::Avx512Vnni(s, _) | Leaf::Avx512Bf16(s, _) => s.run(job),
+            #[cfg(target_arch = "aarch64")]
+            Leaf::Neon(s) | Leaf::NeonDotProd(s, _) | Leaf::NeonBf16(s, _) => s.run(job),
         }
     }
 
@@ -368,6 +312,10 @@ impl Isa {
             Leaf::Avx512Vnni(_, s) => s.run(job),
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx512Bf16(_, s) => s.run(job),
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonDotProd(_, s) => s.run(job),
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonBf16(_, s) => s.run(job),
             _ => self.run(job),
         }
     }

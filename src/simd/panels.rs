@@ -241,7 +241,7 @@ impl Product<'_> {
                 let rest = self.strips::<S, K, 3, 4>(s, all);
                 self.strips::<S, K, 6, 2>(s, rest);
             }
-            _ if S::ACCUMULATORS > 8 => {
+            _ if S::REGISTERS >= 32 => {
                 self.strips::<S, K, 6, 4>(s, all);
             }
             _ => {

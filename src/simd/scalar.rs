@@ -2,7 +2,6 @@
 //! target has.
 
 use super::{Simd, rounded};
-use half::{bf16, f16};
 
 /// Proof of nothing: every processor has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,7 +18,7 @@ impl Simd for Scalar {
     type V = V;
     type I = [u32; 4];
     const LANES: usize = 4;
-    const ACCUMULATORS: usize = 8;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
@@ -50,18 +49,6 @@ impl Simd for Scalar {
             // SAFETY: i < n floats are writable at x.
             unsafe { *x.add(i) = v };
         }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(self, x: *const bf16) -> V {
-        // SAFETY: four elements are readable at x.
-        std::array::from_fn(|i| unsafe { *x.add(i) }.to_f32())
-    }
-
-    #[inline(always)]
-    unsafe fn load_f16(self, x: *const f16) -> V {
-        // SAFETY: four elements are readable at x.
-        std::array::from_fn(|i| unsafe { *x.add(i) }.to_f32())
     }
 
     #[inline(always)]

@@ -1,10 +1,7 @@
 //! Every leaf of this machine, held against plain arithmetic in `f64`.
 
-use super::dot::{Product, WIDE_ROWS, WeightRows};
 use super::*;
-use crate::tensor::{Layout, Mat};
-use proptest::prelude::*;
-use std::ops::Range;
+use half::bf16;
 
 struct Map<'a, F>(F, &'a [f32], &'a mut [f32]);
 
@@ -79,18 +76,176 @@ fn functions_keep_their_stated_accuracy() {
     }
 }
 
-fn product<W: Element>(isa: Isa, a: &[f32], w: &[W], k: usize, rows: Range<usize>, cols: Range<usize>) -> Vec<f32> {
-    let mut out = vec![f32::NAN; rows.len() * cols.len()];
-    let mut wide = vec![0.0; WIDE_ROWS * k];
-    isa.run(Product {
-        a: Mat::new(a, Layout::dense(a.len() / k, k)),
-        rows,
-        w: WeightRows::new(w, k),
-        cols,
-        out: &mut out,
-        wide: &mut wide,
-    });
-    out
+/// Every method of a leaf on all lanes of `a`, `b` and `n`, one vector after another, by the method's name.
+struct Methods<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    n: &'a [f32],
+}
+
+impl Job for Methods<'_> {
+    type Out = Vec<(&'static str, Vec<f32>)>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Out {
+        let map = |f: &dyn Fn(S::V, S::V, S::V) -> S::V| {
+            let mut out = vec![f32::NAN; self.a.len()];
+            for at in (0..out.len()).step_by(S::LANES) {
+                let [a, b, n] = [self.a, self.b, self.n].map(|x| s.load_up_to(&x[at..]));
+                s.store_up_to(&mut out[at..], f(a, b, n));
+            }
+            out
+        };
+        vec![
+            ("add", map(&|a, b, _| s.add(a, b))),
+            ("sub", map(&|a, b, _| s.sub(a, b))),
+            ("mul", map(&|a, b, _| s.mul(a, b))),
+            ("div", map(&|a, b, _| s.div(a, b))),
+            ("max", map(&|a, b, _| s.max(a, b))),
+            ("min", map(&|a, b, _| s.min(a, b))),
+            ("round", map(&|a, _, _| s.round(a))),
+            ("scale2", map(&|a, _, n| s.scale2(a, n))),
+            ("with_sign", map(&|a, b, _| s.with_sign(a, b))),
+            ("splat", map(&|_, _, _| s.splat(self.a[0]))),
+            ("zero", map(&|_, _, _| s.zero())),
+        ]
+    }
+}
+
+#[test]
+fn every_method_does_what_it_says() {
+    // Ties between whole numbers, signed zeros, and a length that no number of lanes divides.
+    let mut a: Vec<f32> = numbers(253, 1).iter().map(|x| x * 100.0).collect();
+    a.splice(..8, [0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.0, -0.0]);
+    let b: Vec<f32> = numbers(253, 2).iter().map(|x| x * 3.0).collect();
+    let n: Vec<f32> = (-126..=126).map(|n| n as f32).collect();
+    let expected = |name: &str, i: usize| match name {
+        "add" => a[i] + b[i],
+        "sub" => a[i] - b[i],
+        "mul" => a[i] * b[i],
+        "div" => a[i] / b[i],
+        "max" => a[i].max(b[i]),
+        "min" => a[i].min(b[i]),
+        "round" => a[i].round_ties_even(),
+        "scale2" => a[i] * f32::from_bits(((n[i] as i32 + 127) as u32) << 23),
+        "with_sign" => a[i].copysign(b[i]),
+        "splat" => a[0],
+        _ => 0.0,
+    };
+    for isa in Isa::available() {
+        for (name, out) in isa.run(Methods { a: &a, b: &b, n: &n }) {
+            for (i, y) in out.iter().enumerate() {
+                assert_eq!(y.to_bits(), expected(name, i).to_bits(), "{isa}: {name} of {} and {}", a[i], b[i]);
+            }
+        }
+    }
+}
+
+/// For every length of a tail: what is loaded, summed, compared and stored.
+struct Tails<'a>(&'a [f32]);
+
+/// A stored tail with all that was around it, the sum and the largest of its vector, the sums of some vectors.
+type Tail = (Vec<f32>, f32, f32, [f32; 7]);
+
+impl Job for Tails<'_> {
+    type Out = Vec<Tail>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<Tail> {
+        let tail = |n: usize| {
+            let v = s.load_up_to(&self.0[..n]);
+            let mut room = vec![f32::NAN; S::LANES + 2];
+            s.store_up_to(&mut room[1..n + 1], v);
+            (room, s.sum(v), s.largest(v), s.sums([s.zero(), v, s.splat(1.0), v, v, s.zero(), v]))
+        };
+        (0..=S::LANES).map(tail).collect()
+    }
+}
+
+#[test]
+fn tails_are_zeros_behind_and_touch_nothing_around_them() {
+    let x = numbers(64, 3);
+    for isa in Isa::available() {
+        let tails = isa.run(Tails(&x));
+        let lanes = tails.len() - 1;
+        for (n, (room, sum, largest, sums)) in tails.into_iter().enumerate() {
+            let stored = |at: usize| if (1..=n).contains(&at) { x[at - 1].to_bits() } else { f32::NAN.to_bits() };
+            assert!(room.iter().enumerate().all(|(i, y)| y.to_bits() == stored(i)), "{isa}: {n}: {room:?}");
+            let exact: f64 = x[..n].iter().map(|&x| x as f64).sum();
+            // At most 16 numbers below 1: 15 sums, each rounded by half a unit in the last place of 16 at most.
+            assert!((sum as f64 - exact).abs() < 15.0 * 4.8e-7, "{isa}: {n}: sum {sum}, exactly {exact}");
+            let zeros = if n < lanes { 0.0 } else { f32::NEG_INFINITY };
+            assert_eq!(largest, x[..n].iter().copied().fold(zeros, f32::max), "{isa}: {n}");
+            assert_eq!(sums, [0.0, sum, lanes as f32, sum, sum, 0.0, sum], "{isa}: {n}: sums depend on their company");
+        }
+    }
+}
+
+/// Words through the methods for narrow numbers: both halves widened, as a float, rounded to pairs and bytes.
+struct Narrow<'a> {
+    words: &'a [u32],
+    bytes: &'a [f32],
+}
+
+impl Job for Narrow<'_> {
+    type Out = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<u32>, Vec<i8>);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Out {
+        let n = self.words.len();
+        let mut out = (vec![0.0; n], vec![0.0; n], vec![0.0; n], vec![0; n / 2], vec![0; self.bytes.len()]);
+        let floats: &[f32] = bytemuck::cast_slice(self.words);
+        for at in (0..n).step_by(S::LANES) {
+            // SAFETY: whole vectors of words are behind `at`.
+            let w = unsafe { s.load_words(self.words[at..at + S::LANES].as_ptr()) };
+            s.store_up_to(&mut out.0[at..], s.pair_low(w));
+            s.store_up_to(&mut out.1[at..], s.pair_high(w));
+            s.store_up_to(&mut out.2[at..], s.to_float(w));
+        }
+        for at in (0..n).step_by(2 * S::LANES) {
+            let pairs = s.pairs(s.load(&floats[at..]), s.load(&floats[at + S::LANES..]));
+            // SAFETY: a vector of words fits behind half of `at`.
+            unsafe { s.store_words(out.3[at / 2..at / 2 + S::LANES].as_mut_ptr(), pairs) };
+        }
+        for at in (0..self.bytes.len()).step_by(S::LANES) {
+            // SAFETY: a vector of bytes fits behind `at`.
+            unsafe { s.store_bytes(out.4[at..at + S::LANES].as_mut_ptr(), s.load(&self.bytes[at..])) };
+        }
+        out
+    }
+}
+
+#[test]
+fn narrow_numbers_are_widened_exactly_and_rounded_to_the_nearest() {
+    // Every bf16 in both halves; ties to both sides; bits all over.
+    let bits = |i: u32| i << 16 | [0x8000, 0x7fff, 0x8001, 0, i & 0xffff][i as usize % 5];
+    let words: Vec<u32> = (0..=0xffff).map(bits).collect();
+    let bytes: Vec<f32> = (-128..128).map(|i| i as f32).collect();
+    let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+    for isa in Isa::available() {
+        for (low, high, float, pairs, out) in
+            [isa.run(Narrow { words: &words, bytes: &bytes }), isa.run_dots(Narrow { words: &words, bytes: &bytes })]
+        {
+            for (i, &w) in words.iter().enumerate() {
+                let [lower, upper] = [w as u16, (w >> 16) as u16].map(|h| bf16::from_bits(h).to_f32());
+                assert!(same(low[i], lower) && same(high[i], upper), "{isa}: {w:#x}: {} {}", low[i], high[i]);
+                assert_eq!(float[i], w as i32 as f32, "{isa}: {w:#x}");
+                let rounded = bf16::from_f32(f32::from_bits(w)).to_f32();
+                let found = bf16::from_bits((pairs[i / 2] >> (i % 2 * 16)) as u16).to_f32();
+                // The smallest numbers may count as zero.
+                let small = f32::from_bits(w).abs() < f32::MIN_POSITIVE && found.abs() <= f32::MIN_POSITIVE;
+                assert!(same(found, rounded) || small, "{isa}: {w:#x}: {found}, rightly {rounded}");
+            }
+            assert!(out.iter().map(|&b| f32::from(b)).eq(bytes.iter().copied()), "{isa}: {out:?}");
+        }
+    }
+}
+
+/// An emulated processor's leaves are known: whoever runs the tests on one names them, the best last.
+#[test]
+fn a_known_processor_has_the_leaves_it_should() {
+    if let Ok(expected) = std::env::var("DISCON_TEST_ISAS") {
+        let found: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+        assert_eq!(found.join(" "), expected);
+        assert_eq!(Some(Isa::detect()), Isa::available().pop());
+    }
 }
 
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
@@ -101,42 +256,6 @@ fn numbers(n: usize, seed: u32) -> Vec<f32> {
             (x >> 8) as f32 / (1 << 23) as f32 - 1.0
         })
         .collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn products_of_any_size_are_right(m in 1usize..20, n in 1usize..40, k in 1usize..130, seed: u32) {
-        let (a, w) = (numbers(m * k, seed), numbers(n * k, seed ^ 1));
-        let bf: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
-        let hf: Vec<f16> = w.iter().map(|&x| f16::from_f32(x)).collect();
-        for isa in Isa::available() {
-            let check = |out: &[f32], w: &dyn Fn(usize) -> f64| {
-                for (i, row) in out.chunks(n).enumerate() {
-                    for (j, &y) in row.iter().enumerate() {
-                        let exact: f64 = (0..k).map(|l| a[i * k + l] as f64 * w(j * k + l)).sum();
-                        // k products of numbers below 1, each sum rounded: k half-ulps of at most k.
-                        prop_assert!((y as f64 - exact).abs() <= 1e-7 * k as f64, "{isa} {i} {j}: {y} {exact}");
-                    }
-                }
-                Ok(())
-            };
-            let out = product(isa, &a, &w, k, 0..m, 0..n);
-            check(&out, &|i| w[i] as f64)?;
-            check(&product(isa, &a, &bf, k, 0..m, 0..n), &|i| bf[i].to_f64())?;
-            check(&product(isa, &a, &hf, k, 0..m, 0..n), &|i| hf[i].to_f64())?;
-            // The same bits whatever the company of a row or column.
-            for i in 0..m {
-                let alone = product(isa, &a, &w, k, i..i + 1, n / 2..n);
-                let same = alone.iter().zip(&out[i * n + n / 2..]).all(|(a, b)| a.to_bits() == b.to_bits());
-                prop_assert!(same, "{isa}: row {i} depends on its company");
-                let few = product(isa, &a, &bf, k, i..i + 1, 0..n);
-                let all = product(isa, &a, &bf, k, 0..m, 0..n);
-                prop_assert_eq!(&few[..], &all[i * n..(i + 1) * n]);
-            }
-        }
-    }
 }
 
 #[test]

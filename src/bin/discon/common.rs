@@ -19,7 +19,8 @@ pub(crate) struct CpuArgs {
     /// The pictures are the same, bit for bit, for any number.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Instruction set, as scalar, avx2 or avx512; without it the best that this processor has
+    /// Instruction set, as scalar, avx2, avx512 or neon (a wrong one lists all that there are); without it the best that
+    /// this processor has
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
 }

@@ -31,7 +31,7 @@ impl Job for Few<'_, '_, '_> {
         // The logarithms are to base 2.
         let factor = scale * std::f32::consts::LOG2_E;
         for row in rows {
-            if S::ACCUMULATORS >= BLOCK {
+            if S::REGISTERS >= 2 * BLOCK {
                 score::<S, BLOCK>(s, q.row(row), k, factor, scores);
             } else {
                 score::<S, { BLOCK / 2 }>(s, q.row(row), k, factor, scores);

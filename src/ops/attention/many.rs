@@ -49,7 +49,7 @@ impl Job for Many<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        if S::ACCUMULATORS >= 16 { self.strips::<S, 4>(s) } else { self.strips::<S, 2>(s) }
+        if S::REGISTERS >= 32 { self.strips::<S, 4>(s) } else { self.strips::<S, 2>(s) }
     }
 }
 
