@@ -113,7 +113,8 @@ fn codes_that_do_not_fit_are_refused() {
     let error = session.begin(&[0, 1], &[0, 1]).unwrap_err();
     assert!(error.kind() == ErrorKind::Request && error.to_string().contains("given_codes"), "{error}");
     let row = |code: u32| [vec![3; 15], vec![code]].concat();
-    let wrong: [(&[usize], &[Vec<u32>], &[&str]); 8] = [
+    type Wrong<'a> = (&'a [usize], &'a [Vec<u32>], &'a [&'a str]);
+    let wrong: [Wrong<'_>; 8] = [
         (&[0, 1], &[], &["2 images", "found 0"]),
         (&[0, 1], &[row(3)], &["2 images", "found 1"]),
         (&[0, 1], &[row(3), row(3), row(3)], &["2 images", "found 3"]),
