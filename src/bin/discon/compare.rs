@@ -28,7 +28,7 @@ const STEP: Duration = Duration::from_millis(50);
   discon compare weights/avatars-64 --dtype q8 --count 64 --json
   discon compare weights/avatars-64 --count 16 --out beside.png")]
 pub(crate) struct Args {
-    /// Model folder: as it was trained, or packed for bf16 and then without q8
+    /// Model folder: as it was trained, or packed for bf16 (with --dtype bf16)
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// What to hold against f32
