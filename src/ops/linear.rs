@@ -51,6 +51,9 @@ const TALL: usize = 17;
 /// Bytes of weights in a tile of few rows: enough to be worth a thread's while, few enough to share out.
 const FEW_ROWS_BYTES: usize = 64 * 1024;
 
+/// Tiles that a product of many rows is cut into at least, if it has the columns: every thread should find some.
+const TILES: usize = 8;
+
 /// Columns that the widest kernel takes at once.
 const STRIP: usize = 4 * PANEL;
 
@@ -64,12 +67,14 @@ impl Kernel for Linear {
             return Out::new(self.out, rows, (panels * PANEL / STRIP).max(1) * STRIP);
         }
         // To bring a row of the input into the kernel's form costs as much as a few dozen columns.
-        let cols = match self.w.format() {
+        let most = match self.w.format() {
             Format::F32 | Format::Wide => 2 * STRIP,
             Format::Bf16 => 4 * STRIP,
             Format::Q8 => 8 * STRIP,
         };
-        Out::new(self.out, tile_rows(&self.w, rows), cols)
+        let (tile_rows, cols) = (tile_rows(&self.w, rows), self.out.cols());
+        let across = cols.div_ceil(most).max(TILES.div_ceil(rows.div_ceil(tile_rows)));
+        Out::new(self.out, tile_rows, cols.div_ceil(across).next_multiple_of(STRIP))
     }
 
     fn cost(&self) -> Cost {

@@ -25,7 +25,7 @@ const COLUMNS: usize = 128;
 
 impl Conv {
     fn columns(&self) -> usize {
-        self.out.cols().next_multiple_of(PANEL).min(COLUMNS)
+        self.tile_columns().min(COLUMNS)
     }
 
     /// The parts of a worker's memory behind the copy of the pixels: transformed patches, products, four outputs,
@@ -60,8 +60,8 @@ impl Conv {
                 let pixels = self.patch(&pixels, corner(patch), zeros);
                 cx.isa().run(TransformPatch { pixels, step: some.len(), index: i, to: patches });
             }
-            for first in (0..self.out.cols()).step_by(COLUMNS) {
-                let columns = first..self.out.cols().min(first + COLUMNS);
+            for first in out.cols().step_by(COLUMNS) {
+                let columns = first..out.cols().end.min(first + COLUMNS);
                 let width = columns.len().next_multiple_of(PANEL);
                 self.multiply(cx, w, &columns, some.len(), patches, products);
                 for (i, patch) in some.clone().enumerate() {
