@@ -64,7 +64,9 @@ impl Kernel for Linear {
         let rows = self.x.count();
         if rows < TALL {
             let panels = FEW_ROWS_BYTES / (4 * self.w.panel_words()).max(1);
-            return Out::new(self.out, rows, (panels * PANEL / STRIP).max(1) * STRIP);
+            // To quantise a row costs as much as some dozen columns.
+            let least = if self.w.format() == Format::Q8 && rows > 4 { 4 } else { 1 };
+            return Out::new(self.out, rows, (panels * PANEL / STRIP).max(least) * STRIP);
         }
         // To bring a row of the input into the kernel's form costs as much as a few dozen columns.
         let most = match self.w.format() {
