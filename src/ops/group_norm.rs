@@ -214,8 +214,9 @@ impl Job for Scale<'_> {
 impl Scale<'_> {
     #[inline(always)]
     fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
-        let [x, scale, shift] = [self.x, self.scale, self.shift].map(|v| s.load_at::<WHOLE>(v, at));
-        s.store_at::<WHOLE>(self.out, at, self.activation.apply(s, s.fma(x, scale, shift)));
+        let (scale, shift) = (s.load_at::<WHOLE>(self.scale, at), s.load_at::<WHOLE>(self.shift, at));
+        let y = s.fma(s.load_at::<WHOLE>(self.x, at), scale, shift);
+        s.store_at::<WHOLE>(self.out, at, self.activation.apply(s, y));
     }
 }
 
