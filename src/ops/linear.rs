@@ -1,7 +1,7 @@
 //! Linear: `out = f(x W^T + bias)`, with what follows it in the graph done on the way out.
 //!
 //! `x` `[M, K]`, `W` `[N, K]` packed, `out` `[M, N]`. Sums are f32, from k = 0 to K - 1: relative error of a sum of K
-//! products at most K / 2^24 of their absolute sum, besides what the [`Format`](crate::tensor::Format) rounds.
+//! products at most K / 2^24 of their absolute sum, besides what the [`Format`] rounds.
 //! Bytes: every operand once. FLOPs: 2 M N K.
 
 use super::product::{Epilogue, Input, Rows, multiply, parts, tile_rows};
