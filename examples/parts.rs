@@ -6,11 +6,12 @@
 mod part;
 
 use discon::ops::{Activation, Attention, Keys, LayerNorm, Linear};
+use discon::peak::Peaks;
 use discon::plan::{Arena, Builder, Cursor, Stage, View, Walker};
 use discon::pool::Pool;
 use discon::simd::Isa;
 use discon::tensor::{Matrix, Weight};
-use discon::{Cpu, Error, Precision, Result, peak};
+use discon::{Cpu, Error, Precision, Result};
 use part::{BLOCK, BLOCKS, HEADS, HIDDEN, PLACES, PRODUCTS, ROWS, SEQUENCES, WIDTH, numbers, tensor};
 
 struct Lab {
@@ -102,8 +103,7 @@ fn main() -> Result<()> {
     let lab = Lab { precision, pool: Pool::new(threads)? };
     ROWS.into_iter().try_for_each(|rows| lab.product(rows))?;
     PLACES.into_iter().try_for_each(|places| lab.block(places))?;
-    let cpu = Cpu::new(threads)?;
-    let (flops, read) = (peak::flops(&cpu), peak::read_bandwidth(&cpu)?);
-    println!(r#"{{"peak": {{"flops": {flops:.4e}, "read_bytes": {read:.4e}}}}}"#);
+    let peaks = Peaks::measure(&Cpu::new(threads)?)?;
+    println!("{}", serde_json::json!({ "peak": peaks }));
     Ok(())
 }

@@ -3,13 +3,11 @@
 use crate::error::Result;
 use crate::pipeline::Cpu;
 use crate::simd::{Job, Simd};
-use crate::tensor::AlignedBytes;
+use crate::tensor::{AlignedBytes, Precision};
+use serde::Serialize;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Independent chains of multiply-adds a thread: enough to cover a latency of four cycles on two units and to spare,
-/// few enough for 16 registers.
-const CHAINS: usize = 12;
 /// How long one measurement lasts at least.
 const LASTING: Duration = Duration::from_millis(30);
 /// The best of so many measurements counts: others share the machine.
@@ -19,16 +17,51 @@ const READ_BYTES: usize = 256 << 20;
 /// Bytes of it that a thread takes at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Floating-point operations a second that all threads of `cpu` reach together in registers alone, a multiply-add
-/// counting two, with the vectors of its instruction set.
-pub fn flops(cpu: &Cpu) -> f64 {
+/// What all threads of a [`Cpu`] do together at most, a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Peaks {
+    /// Operations of multiply-adds of f32, in registers alone. A multiply-add counts two, here and below.
+    pub f32: f64,
+    /// Operations of dot products of pairs of bfloat16.
+    pub bf16: f64,
+    /// Operations of dot products of four bytes.
+    pub q8: f64,
+    /// Bytes read from memory that no cache holds.
+    pub read_bytes: f64,
+}
+
+impl Peaks {
+    /// Measures all of them, in about a second. [`Error::Memory`](crate::Error::Memory) if the memory to read cannot be
+    /// had.
+    pub fn measure(cpu: &Cpu) -> Result<Self> {
+        let [f32, bf16, q8] = Precision::ALL.map(|precision| flops(cpu, precision));
+        Ok(Self { f32, bf16, q8, read_bytes: read_bandwidth(cpu)? })
+    }
+
+    /// Operations of what products of that precision are made of.
+    pub fn flops(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::F32 => self.f32,
+            Precision::Bf16 => self.bf16,
+            Precision::Q8 => self.q8,
+        }
+    }
+}
+
+/// Operations a second that all threads of `cpu` reach together in registers alone, by what products of that precision
+/// are made of on its instruction set; a multiply-add counts two.
+pub fn flops(cpu: &Cpu, precision: Precision) -> f64 {
     let mut turns = 1 << 14;
-    while time(|| multiply_add(cpu, turns)) < LASTING && turns < 1 << 34 {
+    while time(|| multiply(cpu, precision, turns)) < LASTING && turns < 1 << 34 {
         turns *= 2;
     }
-    let mut lanes = 0;
-    let best = best_time(|| lanes = multiply_add(cpu, turns));
-    (2 * CHAINS * lanes * cpu.threads()) as f64 * turns as f64 / best.as_secs_f64()
+    let best = best_time(|| multiply(cpu, precision, turns));
+    let each = match precision {
+        Precision::F32 => 2,
+        Precision::Bf16 => 4,
+        Precision::Q8 => 8,
+    };
+    (each * cpu.isa.run(Lanes { precision }) * cpu.threads()) as f64 * turns as f64 / best.as_secs_f64()
 }
 
 /// Bytes a second that all threads of `cpu` read together from memory that no cache holds.
@@ -49,7 +82,7 @@ pub fn read_bandwidth(cpu: &Cpu) -> Result<f64> {
     Ok(READ_BYTES as f64 / best_time(read).as_secs_f64())
 }
 
-fn time<R>(work: impl FnOnce() -> R) -> Duration {
+fn time(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
@@ -61,29 +94,146 @@ fn best_time(mut work: impl FnMut()) -> Duration {
     times.min().unwrap_or_default().max(Duration::from_nanos(1))
 }
 
-/// Each thread does `turns` of the chains; the number of a vector's lanes.
-fn multiply_add(cpu: &Cpu, turns: u64) -> usize {
+/// Each thread does `turns` of the chains.
+fn multiply(cpu: &Cpu, precision: Precision, turns: u64) {
     cpu.pool.enter(|| {
         cpu.pool.for_each(0..cpu.threads(), true, |_, _| {
-            black_box(cpu.isa.run(Chains { turns }));
+            let chains = Chains { precision, turns };
+            black_box(match precision {
+                Precision::F32 => cpu.isa.run(chains),
+                Precision::Bf16 | Precision::Q8 => cpu.isa.run_dots(chains),
+            });
         });
     });
-    cpu.isa.run(Lanes)
 }
 
-/// Floats a vector.
-struct Lanes;
+/// Chains lie in rows and columns, as the outputs of a product's tile: two units with a latency of six cycles want 12.
+const COLUMNS: usize = 4;
+
+/// Rows of chains, as many as the registers hold beside what is multiplied.
+const fn rows<S: Simd>(precision: Precision) -> usize {
+    match (S::REGISTERS, S::LANES, precision) {
+        (32.., _, _) => 6,
+        // Where there are no products of pairs, what is multiplied takes two registers; and the portable leaf's vectors
+        // become two as well.
+        (_, 8.., Precision::F32 | Precision::Q8) => 3,
+        _ => 2,
+    }
+}
+
+/// Lanes of all chains: what a turn multiplies.
+struct Lanes {
+    precision: Precision,
+}
 
 impl Job for Lanes {
     type Out = usize;
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> usize {
-        S::LANES
+        rows::<S>(self.precision) * COLUMNS * S::LANES
     }
 }
 
-/// Multiply-adds that wait for nothing but their own chain.
+/// What products of a precision are made of.
+trait Kind<S: Simd> {
+    /// What is multiplied.
+    type Operand: Copy;
+    /// What products are added to.
+    type Sum: Copy;
+
+    /// Numbers that the compiler does not know. Sums of their products are neither denormal nor infinite: they grow up
+    /// to where they stay the same.
+    fn operand(s: S) -> Self::Operand;
+    fn zero(s: S) -> Self::Sum;
+    fn multiply(s: S, sum: Self::Sum, x: Self::Operand, w: Self::Operand) -> Self::Sum;
+    fn floats(s: S, sum: Self::Sum) -> S::V;
+}
+
+struct Floats;
+
+impl<S: Simd> Kind<S> for Floats {
+    type Operand = S::V;
+    type Sum = S::V;
+
+    #[inline(always)]
+    fn operand(s: S) -> S::V {
+        s.splat(black_box(0.5))
+    }
+
+    #[inline(always)]
+    fn zero(s: S) -> S::V {
+        s.zero()
+    }
+
+    #[inline(always)]
+    fn multiply(s: S, sum: S::V, x: S::V, w: S::V) -> S::V {
+        s.fma(x, w, sum)
+    }
+
+    #[inline(always)]
+    fn floats(_: S, sum: S::V) -> S::V {
+        sum
+    }
+}
+
+struct Pairs;
+
+impl<S: Simd> Kind<S> for Pairs {
+    type Operand = S::I;
+    type Sum = S::V;
+
+    #[inline(always)]
+    fn operand(s: S) -> S::I {
+        // Twice 0.5.
+        s.splat_word(black_box(0x3f00_3f00))
+    }
+
+    #[inline(always)]
+    fn zero(s: S) -> S::V {
+        s.zero()
+    }
+
+    #[inline(always)]
+    fn multiply(s: S, sum: S::V, x: S::I, w: S::I) -> S::V {
+        s.dot_pairs(sum, x, w)
+    }
+
+    #[inline(always)]
+    fn floats(_: S, sum: S::V) -> S::V {
+        sum
+    }
+}
+
+struct Quads;
+
+impl<S: Simd> Kind<S> for Quads {
+    type Operand = S::I;
+    type Sum = S::I;
+
+    #[inline(always)]
+    fn operand(s: S) -> S::I {
+        s.splat_word(black_box(0x4030_2010))
+    }
+
+    #[inline(always)]
+    fn zero(s: S) -> S::I {
+        s.splat_word(0)
+    }
+
+    #[inline(always)]
+    fn multiply(s: S, sum: S::I, x: S::I, w: S::I) -> S::I {
+        s.dot_quads(sum, w, x)
+    }
+
+    #[inline(always)]
+    fn floats(s: S, sum: S::I) -> S::V {
+        s.to_float(sum)
+    }
+}
+
+/// Multiplications that wait for nothing but their own chain.
 struct Chains {
+    precision: Precision,
     turns: u64,
 }
 
@@ -91,15 +241,47 @@ impl Job for Chains {
     type Out = f32;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
-        // The compiler cannot know the numbers, and they stay near 1: no denormals, no infinities.
-        let (factor, term) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
-        let mut chains = [s.splat(black_box(1.0)); CHAINS];
+        let rows = rows::<S>(self.precision);
+        match self.precision {
+            Precision::F32 => self.rows::<S, Floats>(s, rows),
+            Precision::Bf16 => self.rows::<S, Pairs>(s, rows),
+            Precision::Q8 => self.rows::<S, Quads>(s, rows),
+        }
+    }
+}
+
+impl Chains {
+    #[inline(always)]
+    fn rows<S: Simd, K: Kind<S>>(self, s: S, rows: usize) -> f32 {
+        match rows {
+            6 => self.tile::<S, K, 6>(s),
+            3 => self.tile::<S, K, 3>(s),
+            _ => self.tile::<S, K, 2>(s),
+        }
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, K: Kind<S>, const R: usize>(self, s: S) -> f32 {
+        let w: [K::Operand; COLUMNS] = std::array::from_fn(|_| K::operand(s));
+        let x: [K::Operand; R] = std::array::from_fn(|_| K::operand(s));
+        let mut sums = [[K::zero(s); COLUMNS]; R];
         for _ in 0..self.turns {
-            for x in &mut chains {
-                *x = s.fma(*x, factor, term);
+            // For all the compiler knows, others each turn: no product is worked out beforehand, nor twice the same.
+            let w = *black_box(&w);
+            // Column by column, so that registers hold one weight at a time.
+            for c in 0..COLUMNS {
+                for r in 0..R {
+                    sums[r][c] = K::multiply(s, sums[r][c], x[r], w[c]);
+                }
             }
         }
-        total(s, chains)
+        let mut sum = s.zero();
+        for row in sums {
+            for x in row {
+                sum = s.add(sum, K::floats(s, x));
+            }
+        }
+        s.sum(sum)
     }
 }
 
@@ -119,30 +301,37 @@ impl Job for Sum<'_> {
                 *sum = s.add(*sum, s.load(x));
             }
         }
-        total(s, sums)
+        let mut sum = s.zero();
+        for x in sums {
+            sum = s.add(sum, x);
+        }
+        s.sum(sum)
     }
-}
-
-/// The sum of all lanes of some vectors.
-#[inline(always)]
-fn total<S: Simd, const N: usize>(s: S, vectors: [S::V; N]) -> f32 {
-    let mut sum = s.zero();
-    for x in vectors {
-        sum = s.add(sum, x);
-    }
-    s.sum(sum)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::simd::Isa;
 
     #[test]
     fn a_machine_does_something_and_less_than_everything() {
-        let cpu = Cpu::new(1).unwrap();
-        let (flops, bandwidth) = (flops(&cpu), read_bandwidth(&cpu).unwrap());
-        assert!((1e8..1e13).contains(&flops), "{flops}");
-        assert!((1e8..1e13).contains(&bandwidth), "{bandwidth}");
+        let peaks = Peaks::measure(&Cpu::new(1).unwrap()).unwrap();
+        for precision in Precision::ALL {
+            assert!((1e6..1e14).contains(&peaks.flops(precision)), "{precision}: {peaks:?}");
+        }
+        assert!((1e8..1e13).contains(&peaks.read_bytes), "{peaks:?}");
+    }
+
+    #[test]
+    fn every_instruction_set_has_its_chains() {
+        for isa in Isa::available() {
+            let cpu = Cpu::new(2).unwrap().with_isa(isa.name()).unwrap();
+            for precision in Precision::ALL {
+                assert!(cpu.isa().run(Lanes { precision }) >= 32, "{isa}");
+                multiply(&cpu, precision, 100);
+            }
+        }
     }
 }

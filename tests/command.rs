@@ -307,7 +307,11 @@ fn synthetic_models_are_written_inspected_and_measured() {
         assert!(first["seconds"][stage].as_f64() > Some(0.0), "{first}");
     }
     assert_eq!((&first["rounds"], &first["steps"], &first["tokens"]), (&2.into(), &2.into(), &3.into()));
-    assert!(first["peak"]["flops"].as_f64() > Some(1e8) && !first["ops"].as_array().unwrap().is_empty());
+    for peak in ["f32", "bf16", "q8", "read_bytes"] {
+        assert!(first["peak"][peak].as_f64() > Some(1e8), "{peak}: {}", first["peak"]);
+    }
+    let linear = first["ops"].as_array().unwrap().iter().find(|op| op["op"] == "linear").unwrap();
+    assert_eq!(linear["precision"], "bf16");
     assert_eq!(first["hash"], run(&["--threads", "1", "--dtype", "bf16"])["hash"]);
 
     let bench = |more: &[&'static str]| [&quick[..], more].concat();

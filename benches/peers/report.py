@@ -13,6 +13,8 @@ import results as r
 PAGE = r.ROOT / "docs/performance.md"
 IMAGES = r.ROOT / "docs/images"
 STAGE_COLOURS = dict(zip(r.STAGES, ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#444444")))
+PRECISION_COLOURS = {"f32": "#4477aa", "bf16": "#228833", "q8": "#ee6677"}
+WAY_COLOURS = {**PRECISION_COLOURS, "f32 over bf16": "#66ccee"}
 PEER_COLOURS = {r.OURS: "#ee6677", "onnxruntime": "#aa3377", "candle": "#bbbbbb"}
 # Ops that take less of a picture's time are left out.
 SHARE = 0.02
@@ -60,11 +62,28 @@ def speed_up(graphs, parts):
 
 
 def profile(results):
-    """Peaks of the machine, and the ops that count: stage, name, share of the time, FLOPs and bytes a second."""
+    """Peaks of the machine, and the ops that count, each with its share of the time."""
     run = next(x for x in results if "ops" in x)
     whole = sum(op["seconds"] for op in run["ops"])
-    ops = [(op["stage"], op["op"], op["seconds"] / whole, op["flops"] / op["seconds"], op["bytes"] / op["seconds"]) for op in run["ops"]]
-    return run["peak"], [op for op in ops if op[2] >= SHARE]
+    ops = [op | {"share": op["seconds"] / whole} for op in run["ops"]]
+    return run["peak"], [op for op in ops if op["share"] >= SHARE]
+
+
+def roofs(ax, peak, precisions):
+    """What memory and arithmetic allow."""
+    for name in precisions:
+        xs = [1 / 16, peak[name] / peak["read_bytes"], 4096]
+        ax.plot(xs, [min(peak[name], x * peak["read_bytes"]) / 1e9 for x in xs], color=PRECISION_COLOURS[name], linewidth=1)
+        ax.annotate(name, (4096, peak[name] / 1e9), (0, 2), textcoords="offset points", ha="right", fontsize=7)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=10)
+    ax.set_xlabel("FLOPs a byte")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def place(op):
+    """FLOPs a byte, GFLOP/s."""
+    return op["flops"] / op["bytes"], op["flops"] / op["seconds"] / 1e9
 
 
 def roofline(graphs):
@@ -72,19 +91,48 @@ def roofline(graphs):
     fig, axes = plt.subplots(1, len(graphs), squeeze=False, figsize=(5 * len(graphs), 4), layout="constrained", sharey=True)
     for ax, (about, results) in zip(axes[0], graphs):
         peak, ops = profile(results)
-        xs = [1 / 8, peak["flops"] / peak["read_bytes"], 1024]
-        ax.plot(xs, [min(peak["flops"], x * peak["read_bytes"]) / 1e9 for x in xs], color="black", linewidth=1)
-        for stage, name, share, flops, moved in ops:
-            at = (flops / moved, flops / 1e9)
-            ax.scatter(*at, s=20 + 400 * share, color=STAGE_COLOURS[stage], alpha=0.7, linewidths=0)
-            ax.annotate(f"{stage} {name}", at, (0, 4), textcoords="offset points", ha="center", fontsize=6)
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log", base=10)
+        roofs(ax, peak, ["f32", "bf16", "q8"])
+        for op in ops:
+            at = place(op)
+            ax.scatter(*at, s=20 + 400 * op["share"], color=STAGE_COLOURS[op["stage"]], alpha=0.7, linewidths=0)
+            ax.annotate(f"{op['stage']} {op['op']}", at, (0, 4), textcoords="offset points", ha="center", fontsize=6)
         ax.set_title(about["work"], fontsize=9)
-        ax.set_xlabel("FLOPs a byte")
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("GFLOP/s")
     save(fig, "roofline")
+
+
+def lines_of(results):
+    """The benches of `linear`, by matrix and way, fewest rows first."""
+    lines = {}
+    for op in results:
+        if op["op"] == "linear":
+            rows, matrix = op["shape"].split(" x ", 1)
+            lines.setdefault((matrix, op["way"]), []).append((int(rows), op))
+    return lines
+
+
+def single_ops(results, peak):
+    """Every op alone: products along their rows, and all else."""
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained", sharey=True)
+    lines = lines_of(results)
+    styles = dict(zip(dict.fromkeys(matrix for matrix, _ in lines), ("-", "--", "-.", ":")))
+    roofs(axes[0], peak, PRECISION_COLOURS)
+    for (matrix, way), ops in lines.items():
+        xs, ys = zip(*(place(op) for _, op in ops))
+        axes[0].plot(xs, ys, styles[matrix], marker=".", markersize=4, linewidth=0.8, color=WAY_COLOURS[way])
+    names = [plt.Line2D([], [], color=WAY_COLOURS[way], label=way) for way in dict.fromkeys(way for _, way in lines)]
+    names += [plt.Line2D([], [], color="black", linestyle=style, label=matrix) for matrix, style in styles.items()]
+    axes[0].legend(handles=names, fontsize=7, frameon=False)
+    axes[0].set_title("linear, from few rows to many", loc="left", fontsize=9)
+    axes[0].set_ylabel("GFLOP/s")
+    roofs(axes[1], peak, ("f32", "bf16"))
+    others = [op for op in results if op["op"] != "linear" and op["flops"]]
+    for i, name in enumerate(dict.fromkeys(op["op"] for op in others)):
+        xs, ys = zip(*(place(op) for op in others if op["op"] == name))
+        axes[1].scatter(xs, ys, s=14, marker="os^vDP"[i % 6], color=plt.get_cmap("tab20")(i), label=name)
+    axes[1].legend(fontsize=7, frameon=False)
+    axes[1].set_title("other ops", loc="left", fontsize=9)
+    save(fig, "ops")
 
 
 def save(fig, name):
@@ -93,13 +141,32 @@ def save(fig, name):
     plt.close(fig)
 
 
+def rates(op, peak):
+    """GFLOP/s and GB/s, each with its share of the peak."""
+    flops, moved = op["flops"] / op["seconds"], op["bytes"] / op["seconds"]
+    return [r.number(flops / 1e9), f"{flops / peak[op['precision']]:.0%}", r.number(moved / 1e9), f"{moved / peak['read_bytes']:.0%}"]
+
+
+RATES = ["GFLOP/s", "of peak", "GB/s", "of a read"]
+
+
 def ops_table(about, results):
     peak, ops = profile(results)
-    head = f"{about['work']}: at most {r.number(peak['flops'] / 1e9)} GFLOP/s of f32 in registers, " \
-        f"{r.number(peak['read_bytes'] / 1e9)} GB/s read from memory."
-    rows = [[stage, name, f"{share:.0%}", r.number(flops / 1e9), f"{flops / peak['flops']:.0%}", r.number(moved / 1e9),
-             f"{moved / peak['read_bytes']:.0%}"] for stage, name, share, flops, moved in ops]
-    return f"{head}\n\n{r.table(['stage', 'op', 'time', 'GFLOP/s', 'of peak', 'GB/s', 'of peak'], rows)}"
+    rows = [[op["stage"], op["op"], op["precision"], f"{op['share']:.0%}", *rates(op, peak)] for op in ops]
+    return f"{about['work']}. {r.limits(peak)}\n\n{r.table(['stage', 'op', 'in', 'time', *RATES], rows)}"
+
+
+def single_tables(about, results):
+    """Products by rows and way, then all else."""
+    peak, lines = about["peak"], lines_of(results)
+    ways = list(dict.fromkeys(way for _, way in lines))
+    cells = {(rows, matrix, way): "{}, {}; {}, {}".format(*rates(op, peak)) for (matrix, way), ops in lines.items() for rows, op in ops}
+    shapes = dict.fromkeys((rows, matrix) for rows, matrix, _ in cells)
+    head = "{machine}, {threads} threads, {isa}".format(**about)
+    products = r.table(["linear", *ways], [[f"{m} x {n}", *(cells.get((m, n, way), "") for way in ways)] for m, n in shapes])
+    others = [[op["op"], op["shape"], op["way"], r.number(1e6 * op["seconds"]), *rates(op, peak)] for op in results if op["op"] != "linear"]
+    return f"{head}. {r.limits(peak)}\n\nProducts: GFLOP/s and their share of the peak; GB/s and their share of a read.\n\n{products}\n" \
+        f"All else:\n\n{r.table(['op', 'size', 'way', 'microseconds', *RATES], others)}"
 
 
 def fill(page, name, text):
@@ -114,17 +181,21 @@ def main():
     # Text stays text, and the same results give the same bytes.
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "discon", "font.family": "sans-serif"})
     files = [r.load(path) for path in sorted((r.ROOT / "benches/results").glob("*.jsonl"))]
-    graphs, parts = ([f for f in files if f[0]["kind"] == kind] for kind in ("graph", "parts"))
+    graphs, parts, singles = ([f for f in files if f[0]["kind"] == kind] for kind in ("graph", "parts", "ops"))
     chart = lambda name, alt, there: f"![{alt}](images/{name}.svg)" if there else ""
-    if files:
+    if graphs or parts:
         speed_up(graphs, parts)
     if graphs:
         roofline(graphs)
+    # One chart has room for one machine: the last file's.
+    for about, results in singles[-1:]:
+        single_ops(results, about["peak"])
     page = PAGE.read_text()
-    page = fill(page, "speed-up", chart("speed-up", "Speed-up over PyTorch by stage and part", files))
+    page = fill(page, "speed-up", chart("speed-up", "Speed-up over PyTorch by stage and part", graphs or parts))
     page = fill(page, "pictures", "\n".join(r.graph_tables(*f) for f in graphs))
     page = fill(page, "parts", "\n".join(r.parts_tables(*f) for f in parts))
     page = fill(page, "roofline", "\n\n".join([chart("roofline", "Ops below the roofline", graphs), *(ops_table(*f) for f in graphs)]))
+    page = fill(page, "ops", "\n\n".join([chart("ops", "Single ops below the roofs", singles), *(single_tables(*f) for f in singles)]))
     PAGE.write_text(page)
 
 

@@ -112,6 +112,12 @@ def peaks(results):
     return next((r["peak"] for r in results if "peak" in r), None)
 
 
+def limits(peak):
+    """What the machine can do at most, in words."""
+    f32, bf16, q8, read = (number(peak[name] / 1e9) for name in ("f32", "bf16", "q8", "read_bytes"))
+    return f"At most {f32} GFLOP/s of f32, {bf16} of bf16 and {q8} of 8-bit integers in registers, {read} GB/s read from memory."
+
+
 def graph_tables(about, results):
     """The whole graph: milliseconds by stage, then ratios."""
     seconds, names = medians(results, by_stage), titles(results)
@@ -151,5 +157,4 @@ def parts_tables(about, results):
 
     second = table(["part", *(names[p] for p in seconds)],
                    [[label(*n), *(cell(s, n) for s in seconds.values())] for n in seconds[OURS]])
-    top = f"At most {number(peak['flops'] / 1e9)} GFLOP/s of f32 in registers, {number(peak['read_bytes'] / 1e9)} GB/s read from memory."
-    return f"{head}\n\n{first}\n{top}\n\n{second}"
+    return f"{head}\n\n{first}\n{limits(peak)}\n\n{second}"

@@ -197,12 +197,26 @@ impl Job for Scale<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (i, out) in self.out.chunks_mut(S::LANES).enumerate() {
-            let at = i * S::LANES;
-            let [x, scale, shift] = [self.x, self.scale, self.shift].map(|v| s.load_up_to(&v[at..]));
-            s.store_up_to(out, self.activation.apply(s, s.fma(x, scale, shift)));
+    fn run<S: Simd>(mut self, s: S) {
+        let n = self.out.len();
+        [&mut self.x, &mut self.scale, &mut self.shift].into_iter().for_each(|row| *row = &row[..n]);
+        let mut at = 0;
+        while at + S::LANES <= n {
+            self.part::<S, true>(s, at);
+            at += S::LANES;
         }
+        if at < n {
+            self.part::<S, false>(s, at);
+        }
+    }
+}
+
+impl Scale<'_> {
+    #[inline(always)]
+    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
+        let (scale, shift) = (s.load_at::<WHOLE>(self.scale, at), s.load_at::<WHOLE>(self.shift, at));
+        let y = s.fma(s.load_at::<WHOLE>(self.x, at), scale, shift);
+        s.store_at::<WHOLE>(self.out, at, self.activation.apply(s, y));
     }
 }
 

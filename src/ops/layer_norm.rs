@@ -38,7 +38,7 @@ impl Kernel for LayerNorm {
     const NAME: &'static str = "layer_norm";
 
     fn out(&self) -> Out {
-        Out::new(self.out, (8192 / self.out.cols().max(1)).max(1), self.out.cols())
+        Out::new(self.out, (4096 / self.out.cols().max(1)).max(1), self.out.cols())
     }
 
     fn cost(&self) -> Cost {
@@ -73,33 +73,61 @@ impl Job for Normalise<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
+        let n = self.out.len();
+        self.x = &self.x[..n];
         let x = self.x;
-        let mut sum = s.zero();
-        for x in x.chunks(S::LANES) {
-            sum = s.add(sum, s.load_up_to(x));
+        let pairs = [&mut self.affine, &mut self.modulation];
+        pairs.into_iter().flatten().for_each(|(a, b)| (*a, *b) = (&a[..n], &b[..n]));
+        let (whole, tail) = x.split_at(n / S::LANES * S::LANES);
+        // Four sums side by side, or each addition would wait for the one before it.
+        let mut sums = [s.zero(); 4];
+        for x in whole.chunks(4 * S::LANES) {
+            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(S::LANES)) {
+                *sum = s.add(*sum, s.load(x));
+            }
         }
-        let mean = s.sum(sum) / x.len() as f32;
-        let mut sum = s.zero();
-        let mut whole = x.chunks_exact(S::LANES);
-        for x in whole.by_ref() {
-            let d = s.sub(s.load(x), s.splat(mean));
-            sum = s.fma(d, d, sum);
+        let mean = (joined(s, sums) + tail.iter().sum::<f32>()) / n as f32;
+        let mut squares = [s.zero(); 4];
+        for x in whole.chunks(4 * S::LANES) {
+            for (sum, x) in squares.iter_mut().zip(x.chunks_exact(S::LANES)) {
+                let d = s.sub(s.load(x), s.splat(mean));
+                *sum = s.fma(d, d, *sum);
+            }
         }
         // The lanes behind a row's end would count as 0 - mean.
-        let tail: f32 = whole.remainder().iter().map(|x| (x - mean) * (x - mean)).sum();
-        let rstd = 1.0 / ((s.sum(sum) + tail) / x.len() as f32 + EPSILON).sqrt();
-        for (i, out) in self.out.chunks_mut(S::LANES).enumerate() {
-            let at = i * S::LANES;
-            let mut y = s.mul(s.sub(s.load_up_to(&x[at..]), s.splat(mean)), s.splat(rstd));
-            if let Some((w, b)) = self.affine {
-                y = s.fma(y, s.load_up_to(&w[at..]), s.load_up_to(&b[at..]));
-            }
-            if let Some((shift, scale)) = self.modulation {
-                y = s.fma(y, s.add(s.splat(1.0), s.load_up_to(&scale[at..])), s.load_up_to(&shift[at..]));
-            }
-            s.store_up_to(out, y);
+        let tail: f32 = tail.iter().map(|x| (x - mean) * (x - mean)).sum();
+        let rstd = 1.0 / ((joined(s, squares) + tail) / n as f32 + EPSILON).sqrt();
+        let (mean, rstd) = (s.splat(mean), s.splat(rstd));
+        let mut at = 0;
+        while at + S::LANES <= n {
+            self.part::<S, true>(s, at, mean, rstd);
+            at += S::LANES;
         }
+        if at < n {
+            self.part::<S, false>(s, at, mean, rstd);
+        }
+    }
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+fn joined<S: Simd>(s: S, sums: [S::V; 4]) -> f32 {
+    s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+}
+
+impl Normalise<'_> {
+    #[inline(always)]
+    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize, mean: S::V, rstd: S::V) {
+        let mut y = s.mul(s.sub(s.load_at::<WHOLE>(self.x, at), mean), rstd);
+        if let Some((w, b)) = self.affine {
+            y = s.fma(y, s.load_at::<WHOLE>(w, at), s.load_at::<WHOLE>(b, at));
+        }
+        if let Some((shift, scale)) = self.modulation {
+            let factor = s.add(s.splat(1.0), s.load_at::<WHOLE>(scale, at));
+            y = s.fma(y, factor, s.load_at::<WHOLE>(shift, at));
+        }
+        s.store_at::<WHOLE>(self.out, at, y);
     }
 }
 

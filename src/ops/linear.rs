@@ -51,6 +51,9 @@ const TALL: usize = 17;
 /// Bytes of weights in a tile of few rows: enough to be worth a thread's while, few enough to share out.
 const FEW_ROWS_BYTES: usize = 64 * 1024;
 
+/// Tiles that a product of many rows is cut into at least, if it has the columns: every thread should find some.
+const TILES: usize = 8;
+
 /// Columns that the widest kernel takes at once.
 const STRIP: usize = 4 * PANEL;
 
@@ -61,15 +64,19 @@ impl Kernel for Linear {
         let rows = self.x.count();
         if rows < TALL {
             let panels = FEW_ROWS_BYTES / (4 * self.w.panel_words()).max(1);
-            return Out::new(self.out, rows, (panels * PANEL / STRIP).max(1) * STRIP);
+            // To quantise a row costs as much as some dozen columns.
+            let least = if self.w.format() == Format::Q8 && rows > 4 { 4 } else { 1 };
+            return Out::new(self.out, rows, (panels * PANEL / STRIP).max(least) * STRIP);
         }
         // To bring a row of the input into the kernel's form costs as much as a few dozen columns.
-        let cols = match self.w.format() {
+        let most = match self.w.format() {
             Format::F32 | Format::Wide => 2 * STRIP,
             Format::Bf16 => 4 * STRIP,
             Format::Q8 => 8 * STRIP,
         };
-        Out::new(self.out, tile_rows(&self.w, rows), cols)
+        let (tile_rows, cols) = (tile_rows(&self.w, rows), self.out.cols());
+        let across = cols.div_ceil(most).max(TILES.div_ceil(rows.div_ceil(tile_rows)));
+        Out::new(self.out, tile_rows, cols.div_ceil(across).next_multiple_of(STRIP))
     }
 
     fn cost(&self) -> Cost {

@@ -75,10 +75,10 @@ impl Out {
         self.down().1 * self.view.cols().div_ceil(self.tile_cols)
     }
 
-    /// Rows and columns of tile `i`. Tiles do not overlap.
+    /// Rows and columns of tile `i`: those of the same rows follow each other. Tiles do not overlap.
     pub fn chunk(&self, i: usize) -> (Range<usize>, Range<usize>) {
-        let (run, down) = self.down();
-        let (i, col) = (i % down, i / down * self.tile_cols);
+        let (run, across) = (self.down().0, self.view.cols().div_ceil(self.tile_cols));
+        let (i, col) = (i / across, i % across * self.tile_cols);
         let start = i / run * self.run_rows;
         let row = start + i % run * self.tile_rows;
         let end = (row + self.tile_rows).min(start + self.run_rows).min(self.view.count());

@@ -197,21 +197,35 @@ impl Job for Finish<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (i, out) in self.out.chunks_mut(S::LANES).enumerate() {
-            let at = i * S::LANES;
-            let mut y = s.load_up_to(&self.sums[at..]);
-            if let Some(bias) = self.bias {
-                y = s.add(y, s.load_up_to(&bias[at..]));
-            }
-            y = self.activation.apply(s, y);
-            if let Some(gate) = self.gate {
-                y = s.mul(y, s.load_up_to(&gate[at..]));
-            }
-            if self.add {
-                y = s.add(s.load_up_to(out), y);
-            }
-            s.store_up_to(out, y);
+    fn run<S: Simd>(mut self, s: S) {
+        let n = self.out.len();
+        self.sums = &self.sums[..n];
+        [&mut self.bias, &mut self.gate].into_iter().flatten().for_each(|row| *row = &row[..n]);
+        let mut at = 0;
+        while at + S::LANES <= n {
+            self.part::<S, true>(s, at);
+            at += S::LANES;
         }
+        if at < n {
+            self.part::<S, false>(s, at);
+        }
+    }
+}
+
+impl Finish<'_> {
+    #[inline(always)]
+    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
+        let mut y = s.load_at::<WHOLE>(self.sums, at);
+        if let Some(bias) = self.bias {
+            y = s.add(y, s.load_at::<WHOLE>(bias, at));
+        }
+        y = self.activation.apply(s, y);
+        if let Some(gate) = self.gate {
+            y = s.mul(y, s.load_at::<WHOLE>(gate, at));
+        }
+        if self.add {
+            y = s.add(s.load_at::<WHOLE>(self.out, at), y);
+        }
+        s.store_at::<WHOLE>(self.out, at, y);
     }
 }

@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! ```text
-//! ticket    epoch : 32 | chunks that nobody has claimed : 32
+//! ticket    epoch : 16 | chunks claimed from the front : 24 | chunks that nobody has claimed : 24
 //! job       what to call for a chunk; read by those who hold a claim, written while there is none
 //! finished  chunks of this job that helpers claimed and are done with
 //! busy      whether a caller has the board
@@ -11,10 +11,10 @@
 //!
 //! 1. A caller takes `busy`, or goes without help. Now nobody else writes the job.
 //! 2. It writes the job, sets `finished` to 0 and stores the ticket with the number of chunks: *release*.
-//! 3. Anyone claims a chunk by taking one off the ticket: a compare-exchange, *acquire*, from a ticket with chunks left.
+//! 3. Anyone claims chunks by taking them off the ticket: a compare-exchange, *acquire*, from a ticket with chunks left.
 //!    Every ticket since the caller's store was made from it by such an exchange, so all of them carry its release: who
 //!    claims sees the job. A claim that is long in coming (read the ticket, lost the core, woke up) fails if the ticket
-//!    has changed since; should it be the same number again 2^32 jobs later, then the claim is a claim of that job. The
+//!    has changed since; should it be the same number again 2^16 jobs later, then the claim is a claim of that job. The
 //!    job is read after the claim and never before, so a claim is all that it needs.
 //! 4. A helper that finds no chunk left adds the number of those it did to `finished`: *release*, and its last access.
 //! 5. The caller works too. When no chunk is left it waits until its own and the `finished` ones are all: *acquire*. So it
@@ -25,7 +25,12 @@
 //! A helper between 3 and 4 keeps its job from ending, so all that it claims meanwhile is of the same job.
 //!
 //! A panic in a chunk claims what is left, so that nobody starts on it, and counts it as done; the payload reaches the
-//! caller after step 5. Chunks go up in the order of their numbers, so big and small cores share them by speed.
+//! caller after step 5.
+//!
+//! A claim is of several chunks, fewer the fewer are left: the ticket changes cores some times a job and not for each
+//! chunk, and still big and small cores share by speed. Every other thread claims from the front, the others from the
+//! back: two threads take about the same halves of one op after the other, so that what a core has written it often
+//! reads itself.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -41,8 +46,8 @@ struct Job {
     call: unsafe fn(*const (), usize, usize),
     /// The closure, borrowed by the caller that put the job up.
     closure: *const (),
-    /// Behind the last chunk.
-    end: usize,
+    /// The first chunk.
+    start: usize,
 }
 
 /// Bytes that two threads can write without disturbing each other: a line, and the one fetched with it.
@@ -56,6 +61,8 @@ pub(super) struct Board {
     finished: Apart<AtomicU32>,
     busy: Apart<AtomicBool>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// A claim is of what is left over this many.
+    share: u32,
 }
 
 // SAFETY: all but the job may be shared as it is. The job is written by the thread that holds `busy` while no chunk is
@@ -65,26 +72,27 @@ unsafe impl Sync for Board {}
 // SAFETY: the pointer in the job is only used under a claim, and then as above.
 unsafe impl Send for Board {}
 
-impl Default for Board {
-    fn default() -> Self {
-        let nothing = Job { call: |_, _, _| (), closure: std::ptr::null(), end: 0 };
+impl Board {
+    /// A board for `threads` threads.
+    pub(super) fn new(threads: usize) -> Self {
+        let nothing = Job { call: |_, _, _| (), closure: std::ptr::null(), start: 0 };
         Self {
             open: Apart((AtomicU64::new(0), UnsafeCell::new(nothing))),
             finished: Apart(AtomicU32::new(0)),
             busy: Apart(AtomicBool::new(false)),
             panic: Mutex::new(None),
+            // A core that is half as fast as the others is not late with its first claim.
+            share: u32::try_from(2 * threads).unwrap_or(MOST),
         }
     }
-}
 
-impl Board {
     fn ticket(&self) -> &AtomicU64 {
         &self.open.0.0
     }
 
-    /// The number of jobs so far, modulo 2^32.
-    pub(super) fn epoch(&self) -> u32 {
-        (self.ticket().load(Ordering::Relaxed) >> 32) as u32
+    /// The number of jobs so far, modulo 2^16.
+    pub(super) fn epoch(&self) -> u16 {
+        (self.ticket().load(Ordering::Relaxed) >> (2 * COUNT)) as u16
     }
 
     /// Whether there is a chunk to claim. Between a change that [`Board::run`]'s `announce` looks at and this call
@@ -96,18 +104,19 @@ impl Board {
 
     /// Calls `f(worker, i)` for each `i` in `range`: as worker 0 here, as others on the threads that call
     /// [`Board::help`] meanwhile. `announce` is called once the job is up, if it is not over by then. Goes on with the
-    /// panic of a chunk when no chunk is at work any more. Does nothing and says `false` if another job is up.
+    /// panic of a chunk when no chunk is at work any more. Does nothing and says `false` if another job is up, or if the
+    /// chunks are more than a ticket counts.
     pub(super) fn run<F: Fn(usize, usize) + Sync>(&self, range: Range<usize>, announce: impl FnOnce(), f: &F) -> bool {
-        let Ok(chunks) = u32::try_from(range.len()) else { return false };
+        let Some(chunks) = u32::try_from(range.len()).ok().filter(|&n| n <= MOST) else { return false };
         if self.busy.0.swap(true, Ordering::Acquire) {
             return false;
         }
         // SAFETY: this thread holds `busy`, and whoever held it before left no chunk to claim and none at work: nobody
         // else reads or writes the job.
-        unsafe { *self.open.0.1.get() = Job { call: call::<F>, closure: (&raw const *f).cast(), end: range.end } };
+        unsafe { *self.open.0.1.get() = Job { call: call::<F>, closure: (&raw const *f).cast(), start: range.start } };
         self.finished.0.store(0, Ordering::Relaxed);
         let epoch = self.epoch().wrapping_add(1);
-        self.ticket().store(u64::from(epoch) << 32 | u64::from(chunks), Ordering::Release);
+        self.ticket().store(u64::from(epoch) << (2 * COUNT) | u64::from(chunks), Ordering::Release);
 
         // From here to the end of the wait this thread must not unwind: others use `f`. `work` does not.
         let (own, panic) = self.work(0, announce);
@@ -145,37 +154,45 @@ impl Board {
     /// Claims chunks and does them until none is left: how many, and the panic that ended it. Does not unwind. `first`
     /// is called when there is a chunk, before it is done.
     fn work(&self, worker: usize, first: impl FnOnce()) -> (u32, Option<Box<dyn Any + Send>>) {
-        let Some(mut with) = self.claim() else { return (0, None) };
+        let Some(mut chunks) = self.claim(worker) else { return (0, None) };
         // SAFETY: a chunk is claimed and not yet counted as finished, so the job is whole, and stays as it is.
         let job = unsafe { *self.open.0.1.get() };
-        let mut taken = 1;
+        let mut taken = chunks.len() as u32;
         let done = catch_unwind(AssertUnwindSafe(|| {
             first();
             loop {
-                // SAFETY: `call` was made for the closure's type, which may be called from any thread (`Board::run`),
-                // and the caller keeps it alive until the claimed chunks are counted.
-                unsafe { (job.call)(job.closure, worker, job.end - with as usize) };
-                let Some(next) = self.claim() else { return };
-                with = next;
-                taken += 1;
+                for chunk in chunks.clone() {
+                    // SAFETY: `call` was made for the closure's type, which may be called from any thread
+                    // (`Board::run`), and the caller keeps it alive until the claimed chunks are counted.
+                    unsafe { (job.call)(job.closure, worker, job.start + chunk as usize) };
+                }
+                let Some(next) = self.claim(worker) else { return };
+                taken += next.len() as u32;
+                chunks = next;
             }
         }));
         match done {
             Ok(()) => (taken, None),
             Err(payload) => {
-                let rest = self.ticket().fetch_and(u64::from(u32::MAX) << 32, Ordering::Acquire);
+                let rest = self.ticket().fetch_and(!u64::from(MOST), Ordering::Acquire);
                 (taken + left(rest), Some(payload))
             }
         }
     }
 
-    /// Claims a chunk: how many were left, with it.
+    /// Claims chunks for `worker`: their places in the job.
     #[inline]
-    fn claim(&self) -> Option<u32> {
+    fn claim(&self, worker: usize) -> Option<Range<u32>> {
         let mut ticket = self.ticket().load(Ordering::Relaxed);
         while left(ticket) > 0 {
-            match self.ticket().compare_exchange_weak(ticket, ticket - 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(left(ticket)),
+            let (front, left) = ((ticket >> COUNT) as u32 & MOST, left(ticket));
+            let some = (left / self.share).max(1);
+            let (chunks, next) = match worker % 2 {
+                0 => (front..front + some, ticket + (u64::from(some) << COUNT) - u64::from(some)),
+                _ => (front + left - some..front + left, ticket - u64::from(some)),
+            };
+            match self.ticket().compare_exchange_weak(ticket, next, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(chunks),
                 Err(now) => ticket = now,
             }
         }
@@ -200,10 +217,15 @@ impl Board {
 /// Some 10 microseconds.
 const POLLS_BEFORE_YIELD: u32 = 500;
 
+/// Bits of a ticket's counts of chunks.
+const COUNT: u32 = 24;
+/// The most chunks of a job.
+const MOST: u32 = (1 << COUNT) - 1;
+
 /// Chunks that nobody has claimed.
 #[inline]
 fn left(ticket: u64) -> u32 {
-    ticket as u32
+    ticket as u32 & MOST
 }
 
 /// Calls the closure behind `closure`.

@@ -41,7 +41,7 @@ impl Pool {
         threads: usize,
         mut spawn: impl FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
     ) -> Result<Self> {
-        let mut pool = Self { shared: Arc::default(), helpers: Vec::with_capacity(threads - 1) };
+        let mut pool = Self { shared: Arc::new(Shared::new(threads)), helpers: Vec::with_capacity(threads - 1) };
         for worker in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let helper = spawn(format!("discon-{worker}"), Box::new(move || shared.serve(worker)));
@@ -121,7 +121,6 @@ const POLLS: usize = 64;
 const LOOKS: u32 = 8;
 
 /// What the pool and its threads share.
-#[derive(Default)]
 struct Shared {
     board: Board,
     /// Runs under way.
@@ -141,6 +140,17 @@ struct Door {
 }
 
 impl Shared {
+    fn new(threads: usize) -> Self {
+        Self {
+            board: Board::new(threads),
+            inside: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            asleep: AtomicUsize::new(0),
+            door: Mutex::default(),
+            bell: Condvar::new(),
+        }
+    }
+
     fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -160,6 +160,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
         unsafe { self.load_ptr(x.as_ptr()) }
     }
 
+    /// The floats of `x` from `at` on: `LANES` of them if `WHOLE` (panics if there are fewer), else those that are left,
+    /// zeros behind. Loops over several rows take whole vectors first: then nothing is asked for each.
+    #[inline(always)]
+    fn load_at<const WHOLE: bool>(self, x: &[f32], at: usize) -> Self::V {
+        if WHOLE { self.load(&x[at..at + Self::LANES]) } else { self.load_up_to(&x[at..]) }
+    }
+
+    /// Stores what [`Simd::load_at`] loads.
+    #[inline(always)]
+    fn store_at<const WHOLE: bool>(self, x: &mut [f32], at: usize, v: Self::V) {
+        if WHOLE { self.store_up_to(&mut x[at..at + Self::LANES], v) } else { self.store_up_to(&mut x[at..], v) }
+    }
+
     /// Up to `LANES` floats of `x`, zeros behind.
     #[inline(always)]
     fn load_up_to(self, x: &[f32]) -> Self::V {

@@ -52,6 +52,50 @@ impl Job for Product<'_> {
     }
 }
 
+// Loops rather than closures over arrays, which nothing forces into the leaf's entry: outside of it the instructions are
+// lost.
+
+/// A vector of floats from each place.
+///
+/// # Safety
+/// `LANES` floats are readable at each.
+#[inline(always)]
+unsafe fn floats<S: Simd, const C: usize>(s: S, from: [*const u32; C]) -> [S::V; C] {
+    let mut all = [s.zero(); C];
+    for (v, from) in all.iter_mut().zip(from) {
+        // SAFETY: the caller's duty is the same.
+        *v = unsafe { s.load_ptr(from.cast()) };
+    }
+    all
+}
+
+/// A vector of words from each place.
+///
+/// # Safety
+/// `LANES` words are readable at each.
+#[inline(always)]
+unsafe fn words<S: Simd, const C: usize>(s: S, from: [*const u32; C]) -> [S::I; C] {
+    let mut all = [s.splat_word(0); C];
+    for (v, from) in all.iter_mut().zip(from) {
+        // SAFETY: the caller's duty is the same.
+        *v = unsafe { s.load_words(from) };
+    }
+    all
+}
+
+/// Each place `words` further.
+///
+/// # Safety
+/// So many words lie behind each, in one slice.
+#[inline(always)]
+unsafe fn moved<const N: usize>(mut from: [*const u32; N], words: usize) -> [*const u32; N] {
+    for from in &mut from {
+        // SAFETY: the caller's duty is the same.
+        *from = unsafe { from.add(words) };
+    }
+    from
+}
+
 /// How a format's numbers meet the input, a unit of lines at a time.
 trait Kind {
     /// Numbers along K a unit.
@@ -91,7 +135,7 @@ impl Kind for Single {
     ) -> [[S::V; C]; R] {
         // SAFETY: a word of each row and a vector of each panel are readable.
         unsafe {
-            let w: [S::V; C] = std::array::from_fn(|c| s.load_ptr(w[c].cast()));
+            let w = floats(s, w);
             for r in 0..R {
                 let x = s.splat(*x[r].cast());
                 for c in 0..C {
@@ -120,8 +164,11 @@ impl Kind for WidePair {
     ) -> [[S::V; C]; R] {
         // SAFETY: two words of each row (one with HALF) and a vector of each panel are readable.
         unsafe {
-            let w: [S::I; C] = std::array::from_fn(|c| s.load_words(w[c]));
-            let low: [S::V; C] = std::array::from_fn(|c| s.pair_low(w[c]));
+            let w = words(s, w);
+            let (mut low, mut high) = ([s.zero(); C], [s.zero(); C]);
+            for ((low, high), w) in low.iter_mut().zip(&mut high).zip(w) {
+                (*low, *high) = (s.pair_low(w), s.pair_high(w));
+            }
             for r in 0..R {
                 let x = s.splat(*x[r].cast());
                 for c in 0..C {
@@ -131,7 +178,6 @@ impl Kind for WidePair {
             if HALF {
                 return acc;
             }
-            let high: [S::V; C] = std::array::from_fn(|c| s.pair_high(w[c]));
             for r in 0..R {
                 let x = s.splat(*x[r].add(1).cast());
                 for c in 0..C {
@@ -160,7 +206,7 @@ impl Kind for Pair {
     ) -> [[S::V; C]; R] {
         // SAFETY: a word of each row and a vector of each panel are readable.
         unsafe {
-            let w: [S::I; C] = std::array::from_fn(|c| s.load_words(w[c]));
+            let w = words(s, w);
             for r in 0..R {
                 let x = s.splat_word(*x[r]);
                 for c in 0..C {
@@ -191,12 +237,15 @@ impl Kind for Block {
         // SAFETY: QUADS + 2 words of each row and a vector of QUADS + 1 lines of each panel are readable.
         unsafe {
             // The weights carry 128 too much, so the sum starts with -128 times the inputs' sum.
-            let mut sums: [[S::I; C]; R] = std::array::from_fn(|r| [s.splat_word(*x[r].add(QUADS + 1)); C]);
+            let mut sums = [[s.splat_word(0); C]; R];
+            for (sums, x) in sums.iter_mut().zip(x) {
+                *sums = [s.splat_word(*x.add(QUADS + 1)); C];
+            }
             for quad in 0..QUADS {
                 for w in w.iter().step_by(PANEL / S::LANES.min(PANEL)) {
                     s.prefetch(w.wrapping_add(quad * LINE_WORDS + AHEAD));
                 }
-                let w: [S::I; C] = std::array::from_fn(|c| s.load_words(w[c].add(quad * LINE_WORDS)));
+                let w = words(s, moved(w, quad * LINE_WORDS));
                 for r in 0..R {
                     let x = s.splat_word(*x[r].add(quad));
                     for c in 0..C {
@@ -204,7 +253,7 @@ impl Kind for Block {
                     }
                 }
             }
-            let scales: [S::V; C] = std::array::from_fn(|c| s.load_ptr(w[c].add(QUADS * LINE_WORDS).cast()));
+            let scales = floats(s, moved(w, QUADS * LINE_WORDS));
             for r in 0..R {
                 let scale = s.splat(*x[r].add(QUADS).cast());
                 for c in 0..C {
@@ -310,10 +359,14 @@ impl Product<'_> {
         // SAFETY: `words` words were sliced off each row; the panels of this strip end within `w`, as `sweep` checked,
         // and `units` within a panel; `C` vectors were sliced off each row of `out`.
         unsafe {
-            let mut acc: [[S::V; C]; R] = match units.start {
-                0 => [[s.zero(); C]; R],
-                _ => std::array::from_fn(|r| std::array::from_fn(|c| s.load_ptr(out[r].add(c * S::LANES)))),
-            };
+            let mut acc = [[s.zero(); C]; R];
+            if units.start > 0 {
+                for (acc, out) in acc.iter_mut().zip(out) {
+                    for (c, acc) in acc.iter_mut().enumerate() {
+                        *acc = s.load_ptr(out.add(c * S::LANES));
+                    }
+                }
+            }
             for unit in units.clone() {
                 let (at, line) = (unit * K::WORDS, unit * K::LINES * LINE_WORDS);
                 if K::LINES == 1 {
@@ -321,11 +374,11 @@ impl Product<'_> {
                         s.prefetch(w[c].wrapping_add(line + AHEAD));
                     }
                 }
-                acc = K::unit::<S, R, C, false>(s, x.map(|x| x.add(at)), w.map(|w| w.add(line)), acc);
+                acc = K::unit::<S, R, C, false>(s, moved(x, at), moved(w, line), acc);
             }
             if half {
                 let (at, line) = (units.end * K::WORDS, units.end * K::LINES * LINE_WORDS);
-                acc = K::unit::<S, R, C, true>(s, x.map(|x| x.add(at)), w.map(|w| w.add(line)), acc);
+                acc = K::unit::<S, R, C, true>(s, moved(x, at), moved(w, line), acc);
             }
             for (out, acc) in out.into_iter().zip(acc) {
                 for (c, v) in acc.into_iter().enumerate() {

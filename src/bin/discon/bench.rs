@@ -4,9 +4,10 @@ use crate::common::{CpuArgs, ModelArgs, SettingArgs, within};
 use crate::interrupt::clean_up_and_exit;
 use crate::output::{line, tell};
 use crate::synth;
+use discon::peak::Peaks;
 use discon::plan::{OpProfile, Stage};
 use discon::tensor::DType;
-use discon::{Error, Image, Model, Outputs, Precision, Result, Session, peak};
+use discon::{Error, Image, Model, Outputs, Precision, Result, Session};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -43,7 +44,8 @@ pub(crate) struct Args {
     /// Measurements, of which the median counts
     #[arg(long, value_name = "K", default_value_t = 3)]
     repeat: usize,
-    /// Tell also the time, bytes and FLOPs of every op, beside what this machine can do at most
+    /// Tell also the time, bytes and FLOPs of every op, beside what this machine can do at most: `linear` and `conv` in
+    /// the type that they multiply (bf16 for the convolutions of q8), other ops in f32
     #[arg(long)]
     ops: bool,
     /// Print one JSON object
@@ -67,12 +69,6 @@ struct Measured {
     ops: Vec<OpProfile>,
 }
 
-/// What the machine can do at most.
-struct Peaks {
-    flops: f64,
-    bandwidth: f64,
-}
-
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     within("repeat", args.repeat, 10_000)?;
     let cpu = args.cpu.cpu()?;
@@ -82,8 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let outputs = Outputs { discrete_tokens: args.tokens, ..Outputs::IMAGE };
     let mut session = subject.model.session(&cpu, args.batch, &settings, outputs)?;
     let measured = measure(&mut session, args, subject.model.config().classes.len())?;
-    let peaks =
-        if args.ops { Some(Peaks { flops: peak::flops(&cpu), bandwidth: peak::read_bandwidth(&cpu)? }) } else { None };
+    let peaks = if args.ops { Some(Peaks::measure(&cpu)?) } else { None };
     let places = session.codes().and_then(|codes| codes.first().map(Vec::len)).unwrap_or(0);
     let (seconds, processor) = (measured.seconds, processor());
     if args.json {
@@ -106,8 +101,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "machine": { "cpu": processor, "isa": cpu.isa().name() },
         });
         if let Some(peaks) = &peaks {
-            all["peak"] = json!({ "flops": peaks.flops, "read_bytes": peaks.bandwidth });
-            all["ops"] = measured.ops.iter().map(|op| op_json(op, args.repeat)).collect();
+            all["peak"] = json!(peaks);
+            all["ops"] = measured.ops.iter().map(|op| op_json(op, subject.model.precision(), args.repeat)).collect();
         }
         line(&all.to_string())?;
         return Ok(ExitCode::SUCCESS);
@@ -122,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     line(&format!("{:<10} {:>9.4} s", "all", seconds.iter().sum::<f64>()))?;
     line(&format!("{:<10} {:016x}", "hash", measured.hash))?;
     match peaks {
-        Some(peaks) => table(&measured.ops, args.repeat, &peaks),
+        Some(peaks) => table(&measured.ops, dtype, args.repeat, &peaks),
         None => Ok(()),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -173,25 +168,38 @@ fn measure(session: &mut Session, args: &Args, classes: usize) -> Result<Measure
     Ok(Measured { seconds: times.map(median), hash: first.unwrap_or(0), ops })
 }
 
-fn table(ops: &[OpProfile], repeat: usize, peaks: &Peaks) -> Result<()> {
-    let (flops, bandwidth) = (peaks.flops / 1e9, peaks.bandwidth / 1e9);
+/// What an op of a model of that precision computes in. A few small matrices of a q8 model are bf16 and count as q8.
+fn computes_in(op: &OpProfile, model: Precision) -> Precision {
+    match (op.name, model) {
+        ("linear", _) | ("conv", Precision::Bf16) => model,
+        ("conv", Precision::Q8) => Precision::Bf16,
+        _ => Precision::F32,
+    }
+}
+
+fn table(ops: &[OpProfile], model: Precision, repeat: usize, peaks: &Peaks) -> Result<()> {
+    let [f32, bf16, q8] = Precision::ALL.map(|precision| peaks.flops(precision) / 1e9);
+    let bandwidth = peaks.read_bytes / 1e9;
     line(&format!(
-        "\nat most {flops:.1} GFLOP/s in registers, {bandwidth:.1} GB/s read from memory; by op, of one image batch:"
+        "\nat most {f32:.1} GFLOP/s of f32, {bf16:.1} of bf16 and {q8:.1} of q8 in registers, {bandwidth:.1} GB/s read \
+         from memory; by op, of one image batch:"
     ))?;
-    line("stage      op                  calls         ms        MB     MFLOP  GFLOP/s %peak     GB/s %peak")?;
+    line("stage      op                  calls         ms        MB     MFLOP  GFLOP/s  %peak of       GB/s %peak")?;
     for op in ops {
         let once = |n: u64| n as f64 / repeat as f64;
         let seconds = op.time.as_secs_f64().max(1e-9);
         let (g, b) = (op.cost.flops as f64 / seconds / 1e9, op.cost.bytes as f64 / seconds / 1e9);
+        let precision = computes_in(op, model);
         line(&format!(
-            "{:<10} {:<16} {:>8} {:>10.2} {:>9.1} {:>9.1} {g:>8.1} {:>5.1} {b:>8.1} {:>5.1}",
+            "{:<10} {:<16} {:>8} {:>10.2} {:>9.1} {:>9.1} {g:>8.1} {:>6.1} {:<5} {b:>8.1} {:>5.1}",
             op.stage.name(),
             op.name,
             once(op.calls),
             1e3 * seconds / repeat as f64,
             once(op.cost.bytes) / 1e6,
             once(op.cost.flops) / 1e6,
-            100.0 * g / flops,
+            100.0 * g * 1e9 / peaks.flops(precision),
+            precision.name(),
             100.0 * b / bandwidth,
         ))?;
     }
@@ -199,11 +207,12 @@ fn table(ops: &[OpProfile], repeat: usize, peaks: &Peaks) -> Result<()> {
 }
 
 /// An op's numbers, of one batch.
-fn op_json(op: &OpProfile, repeat: usize) -> Value {
+fn op_json(op: &OpProfile, model: Precision, repeat: usize) -> Value {
     let once = |n: f64| n / repeat as f64;
     json!({
         "stage": op.stage.name(),
         "op": op.name,
+        "precision": computes_in(op, model).name(),
         "calls": once(op.calls as f64),
         "seconds": once(op.time.as_secs_f64()),
         "bytes": once(op.cost.bytes as f64),

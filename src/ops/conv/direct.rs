@@ -15,7 +15,7 @@ impl Conv {
 
     /// The parts of a worker's memory behind the copy of the pixels.
     pub(super) fn direct_parts(&self, w: &Matrix) -> [usize; 3] {
-        parts(w, Rows::Gathered, self.block(w), self.out.cols())
+        parts(w, Rows::Gathered, self.block(w), self.tile_columns())
     }
 
     /// Computes lines `lines` of image `image` from lines `input` of `x`.
@@ -45,7 +45,7 @@ impl Conv {
                     self.gather(&pixels, start + i, bytemuck::cast_slice_mut(to));
                 })
             };
-            let sums = multiply(cx, &input, w, 0..self.out.cols(), sums);
+            let sums = multiply(cx, &input, w, out.cols(), sums);
             self.epilogue.store(cx, &sums, first + block.start..first + block.end, out);
         }
     }

@@ -17,6 +17,7 @@ use super::product::Epilogue;
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::simd::panels::Prepare;
+use crate::tensor::packed::PANEL;
 use crate::tensor::{Filter, Format, Layout, Mat, TileMut};
 use std::ops::Range;
 
@@ -56,8 +57,16 @@ pub struct Normalised {
     pub activation: Activation,
 }
 
-/// Output pixels that a tile should have at least: its borders are normalised by its neighbours too.
-const TILE_PIXELS: usize = 512;
+/// Output pixels that a tile should have at least, and lines that it should have where they are wide: a tile's borders
+/// are normalised by its neighbours too.
+const TILE_PIXELS: usize = 256;
+const TILE_LINES: usize = 4;
+
+/// Tiles that a convolution is cut into at least, if it has the columns: every thread should find some.
+const TILES: usize = 8;
+
+/// Columns of a tile are a multiple of what the widest kernel takes at once.
+const STRIP: usize = 4 * PANEL;
 
 /// The input pixels that a tile reads, in the form that its products take.
 struct Pixels<'a> {
@@ -84,12 +93,17 @@ impl<'a> Pixels<'a> {
 impl Conv {
     /// Lines a tile: an even number where an image has that, so that no image's tiles depend on those before it.
     fn tile_lines(&self) -> usize {
+        let width = self.out_width.max(1);
+        let lines = self.out.layout.rows / width;
+        let enough = (TILE_PIXELS / width).max(TILE_LINES).next_multiple_of(2);
+        if lines.is_multiple_of(2) { enough.min(lines.max(2)) } else { lines }
+    }
+
+    /// Columns a tile. An image alone says how many, lest a picture depends on its batch.
+    fn tile_columns(&self) -> usize {
         let lines = self.out.layout.rows / self.out_width.max(1);
-        if lines.is_multiple_of(2) {
-            (TILE_PIXELS / self.out_width.max(1)).next_multiple_of(2).clamp(2, lines.max(2))
-        } else {
-            lines
-        }
+        let across = TILES.div_ceil(lines.div_ceil(self.tile_lines()).max(1));
+        self.out.cols().div_ceil(across).next_multiple_of(STRIP)
     }
 
     /// Lines of the input that `lines` of the output read.
@@ -157,7 +171,7 @@ impl Kernel for Conv {
     const NAME: &'static str = "conv";
 
     fn out(&self) -> Out {
-        Out::new(self.out, self.tile_lines() * self.out_width, self.out.cols())
+        Out::new(self.out, self.tile_lines() * self.out_width, self.tile_columns())
     }
 
     fn cost(&self) -> Cost {

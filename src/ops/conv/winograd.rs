@@ -25,7 +25,7 @@ const COLUMNS: usize = 128;
 
 impl Conv {
     fn columns(&self) -> usize {
-        self.out.cols().next_multiple_of(PANEL).min(COLUMNS)
+        self.tile_columns().min(COLUMNS)
     }
 
     /// The parts of a worker's memory behind the copy of the pixels: transformed patches, products, four outputs,
@@ -60,8 +60,8 @@ impl Conv {
                 let pixels = self.patch(&pixels, corner(patch), zeros);
                 cx.isa().run(TransformPatch { pixels, step: some.len(), index: i, to: patches });
             }
-            for first in (0..self.out.cols()).step_by(COLUMNS) {
-                let columns = first..self.out.cols().min(first + COLUMNS);
+            for first in out.cols().step_by(COLUMNS) {
+                let columns = first..out.cols().end.min(first + COLUMNS);
                 let width = columns.len().next_multiple_of(PANEL);
                 self.multiply(cx, w, &columns, some.len(), patches, products);
                 for (i, patch) in some.clone().enumerate() {
@@ -137,23 +137,36 @@ impl Job for TransformPatch<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
         let cin = self.pixels[0].len();
         let mut at = 0;
-        while at < cin {
-            let end = cin.min(at + S::LANES);
-            let d: [[S::V; 4]; 4] =
-                std::array::from_fn(|y| std::array::from_fn(|x| s.load_up_to(&self.pixels[4 * y + x][at..end])));
-            let half: [[S::V; 4]; 4] = std::array::from_fn(|x| differences(s, std::array::from_fn(|y| d[y][x])));
-            let columns: [[S::V; 4]; 4] = std::array::from_fn(|y| std::array::from_fn(|x| half[x][y]));
-            for (y, column) in columns.into_iter().enumerate() {
-                let all = differences(s, column);
-                for (x, v) in all.into_iter().enumerate() {
-                    let row = ((4 * y + x) * self.step + self.index) * cin;
-                    s.store_up_to(&mut self.to[row + at..row + end], v);
-                }
-            }
-            at = end;
+        while at + S::LANES <= cin {
+            self.part::<S, true>(s, at);
+            at += S::LANES;
+        }
+        if at < cin {
+            self.part::<S, false>(s, at);
+        }
+    }
+}
+
+impl TransformPatch<'_> {
+    #[inline(always)]
+    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
+        let cin = self.pixels[0].len();
+        let mut d = [s.zero(); PLACES];
+        for (d, pixel) in d.iter_mut().zip(self.pixels) {
+            *d = s.load_at::<WHOLE>(&pixel[..cin], at);
+        }
+        for x in [0, 1, 2, 3] {
+            [d[x], d[4 + x], d[8 + x], d[12 + x]] = differences(s, [d[x], d[4 + x], d[8 + x], d[12 + x]]);
+        }
+        for y in [0, 4, 8, 12] {
+            [d[y], d[y + 1], d[y + 2], d[y + 3]] = differences(s, [d[y], d[y + 1], d[y + 2], d[y + 3]]);
+        }
+        for (place, d) in d.into_iter().enumerate() {
+            let row = (place * self.step + self.index) * cin;
+            s.store_at::<WHOLE>(&mut self.to[row..row + cin], at, d);
         }
     }
 }
@@ -171,24 +184,22 @@ impl Job for TransformSums<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut at = 0;
-        while at < self.width {
-            let end = self.width.min(at + S::LANES);
-            let m: [[S::V; 4]; 4] = std::array::from_fn(|y| {
-                std::array::from_fn(|x| {
-                    let start = (4 * y + x) * self.step;
-                    s.load_up_to(&self.products[start + at..start + end])
-                })
-            });
-            let half: [[S::V; 2]; 4] = std::array::from_fn(|x| sums(s, std::array::from_fn(|y| m[y][x])));
-            let columns: [[S::V; 4]; 2] = std::array::from_fn(|y| std::array::from_fn(|x| half[x][y]));
-            for (y, column) in columns.into_iter().enumerate() {
-                for (x, v) in sums(s, column).into_iter().enumerate() {
-                    let start = (2 * y + x) * self.width;
-                    s.store_up_to(&mut self.to[start + at..start + end], v);
+        let Self { products, step, width, to } = self;
+        // Whole panels, so whole vectors.
+        for at in (0..width).step_by(S::LANES) {
+            let mut m = [s.zero(); PLACES];
+            for (place, m) in m.iter_mut().enumerate() {
+                *m = s.load_at::<true>(products, place * step + at);
+            }
+            let mut half = [[s.zero(); 4]; 2];
+            for x in [0, 1, 2, 3] {
+                [half[0][x], half[1][x]] = sums(s, [m[x], m[4 + x], m[8 + x], m[12 + x]]);
+            }
+            for (y, half) in half.into_iter().enumerate() {
+                for (x, v) in sums(s, half).into_iter().enumerate() {
+                    s.store_at::<true>(to, (2 * y + x) * width + at, v);
                 }
             }
-            at = end;
         }
     }
 }
