@@ -16,16 +16,17 @@
 //! # The way through the code
 //!
 //! ```text
-//! simd      vectors: a trait, a leaf for each kind of processor, elementary functions, products of rows
-//! tensor    dtypes, aligned memory, weights over shared bytes, strided matrices and disjoint tiles
-//! weights   model folders: discon.json and safetensors, checked, mapped, used in place
-//! pool      threads that share an op's tiles
+//! simd      vectors: a trait, a leaf for each kind of processor, elementary functions, products with packed weights
+//! tensor    dtypes, aligned memory, weights over shared bytes, matrices in kernel order, strided views and disjoint tiles
+//! weights   model folders: discon.json and safetensors, checked, mapped, used in place or packed
+//! pool      the crate's own threads, which share an op's tiles
 //! plan      the builder that lays out the arena, ops in segments, the walker that runs them
 //! ops       one file an op: contract, naive reference, CPU code
 //! model     the networks: they take weights and write plans, and do no arithmetic
 //! sampling  random numbers, orders, schedules
 //! pipeline  Model, Session, Request, Image: what a caller sees
 //! verify    the engine against known answers
+//! peak      what the machine can do at most
 //! ```
 //!
 //! # An image from one call
@@ -42,6 +43,9 @@
 //! ```
 //!
 //! The same seed gives the same picture for any batch and any number of threads, bit for bit on one instruction set.
+//!
+//! Products are computed in f32, or after [`Model::open_as`] in bf16 or 8-bit integers ([`Precision`]). [`pack`] writes a
+//! folder whose matrices lie in the order in which the kernels read them: opening it copies nothing.
 //!
 //! # What it does not do
 //!

@@ -4,6 +4,7 @@
 
 use discon::{Cpu, ErrorKind, Image, Model, Outputs, Request, Settings};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -104,6 +105,52 @@ fn classes_seeds_and_batches_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn codes_that_do_not_fit_are_refused() {
+    let model = tiny();
+    let cpu = Cpu::new(1).unwrap();
+    let given = Outputs { given_codes: true, ..Outputs::IMAGE };
+    let mut session = model.session(&cpu, 2, &quick(&model), given).unwrap();
+    let error = session.begin(&[0, 1], &[0, 1]).unwrap_err();
+    assert!(error.kind() == ErrorKind::Request && error.to_string().contains("given_codes"), "{error}");
+    let row = |code: u32| [vec![3; 15], vec![code]].concat();
+    type Wrong<'a> = (&'a [usize], &'a [Vec<u32>], &'a [&'a str]);
+    let wrong: [Wrong<'_>; 8] = [
+        (&[0, 1], &[], &["2 images", "found 0"]),
+        (&[0, 1], &[row(3)], &["2 images", "found 1"]),
+        (&[0, 1], &[row(3), row(3), row(3)], &["2 images", "found 3"]),
+        (&[0, 1], &[row(3), vec![3; 15]], &["image 1", "16", "15"]),
+        (&[0, 1], &[vec![], row(3)], &["image 0", "16", "found 0"]),
+        (&[0, 1], &[row(3), row(40)], &["image 1", "below 40", "found 40"]),
+        (&[0, 1], &[row(u32::MAX), row(3)], &["image 0", "below 40", "4294967295"]),
+        (&[0, 9], &[row(3), row(3)], &["class", "9"]),
+    ];
+    for (classes, codes, names) in wrong {
+        let error = session.begin_with_codes(classes, &[0, 1], codes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Request, "{error}");
+        assert!(names.iter().all(|name| error.to_string().contains(name)), "{names:?}: {error}");
+        assert!(session.run(|_| {}).is_err());
+    }
+    session.begin_with_codes(&[0, 1], &[0, 1], &[row(39), row(0)]).unwrap();
+    session.step(Duration::ZERO).unwrap();
+    // A request that is refused leaves the one that runs alone.
+    session.begin_with_codes(&[0, 1], &[0, 1], &[row(40), row(0)]).unwrap_err();
+    session.run(|_| {}).unwrap();
+    assert_eq!(session.images().unwrap().len(), 2);
+    assert_eq!(session.codes().unwrap(), [row(39), row(0)]);
+
+    let mut session = model.session(&cpu, 1, &quick(&model), Outputs::IMAGE).unwrap();
+    let error = session.begin_with_codes(&[0], &[0], &[row(3)]).unwrap_err();
+    assert!(error.kind() == ErrorKind::Request && error.to_string().contains("given_codes"), "{error}");
+    session.begin(&[0], &[0]).unwrap();
+    session.run(|_| {}).unwrap();
+    // Stage 2 of this model has no discrete tokens: only the coarse picture has a use for them.
+    let odd = Model::open(folder("odd")).unwrap();
+    let error = odd.session(&cpu, 1, &quick(&odd), given).unwrap_err();
+    assert!(error.to_string().contains("`given_codes`"), "{error}");
+    odd.session(&cpu, 1, &quick(&odd), Outputs { preview: true, ..given }).unwrap();
+}
+
+#[test]
 fn memory_that_no_machine_has_is_an_error() {
     let model = tiny();
     let cpu = Cpu::new(1).unwrap();
@@ -154,6 +201,8 @@ fn a_missing_part_is_named_by_what_needs_it() {
                 assert!(error.to_string().contains(missing), "{missing}: {error}");
             }
         }
+        let given = session(Outputs { given_codes: true, ..Outputs::IMAGE });
+        assert_eq!(given.is_ok(), matches!(*missing, "vq.safetensors" | "rar.safetensors"), "without {missing}");
     }
 }
 

@@ -224,6 +224,44 @@ fn known_answers_are_verified() {
 }
 
 #[test]
+fn precisions_are_held_against_f32() {
+    let dir = tempdir().unwrap();
+    let tiny = fixture("tiny");
+    let run = |more: &[&str]| done(&dir, &[&["compare", &tiny], more].concat());
+    // 7 classes, 20 images: two sessions' batches, the second not full.
+    let printed = run(&["--count", "20", "--out", "beside.png", "--scale", "2"]);
+    assert!(printed.contains("20 images of 16 codes") && printed.matches("PSNR").count() == 2, "{printed}");
+    // Sixteen pictures of 16 pixels in a line and a name, three lines.
+    let (width, height) = size(dir.path().join("beside.png"));
+    assert!(width > 16 * 20 && width < 16 * 20 + 60 && height == 4 + 3 * 20, "{width} x {height}");
+
+    let json = |more: &[&str]| {
+        serde_json::from_str::<serde_json::Value>(&run(&[&["--count", "20", "--json"], more].concat())).unwrap()
+    };
+    let both = json(&["--threads", "1"]);
+    assert_eq!((&both["images"], &both["places"]), (&20.into(), &16.into()));
+    for dtype in ["bf16", "q8"] {
+        let (codes, psnr) = (&both["dtypes"][dtype]["codes"], &both["dtypes"][dtype]["psnr"]);
+        let number = |x: &serde_json::Value| x.as_f64().unwrap();
+        let (differ, alone) = (number(&codes["differ"]), number(&codes["differ_after_the_same"]));
+        assert!((0.0..0.8).contains(&differ) && alone <= differ, "{dtype}: {codes}");
+        assert!(number(&psnr["low_5"]) > 10.0 && number(&psnr["low_5"]) <= number(&psnr["median"]), "{dtype}: {psnr}");
+    }
+    let worse = |key: &str| both["dtypes"]["q8"]["psnr"][key].as_f64() < both["dtypes"]["bf16"]["psnr"][key].as_f64();
+    assert!(worse("mean") && worse("median"), "{both}");
+    // Whether alone or beside another, the figures are the same.
+    assert_eq!(json(&["--dtype", "q8", "--threads", "2"])["dtypes"]["q8"], both["dtypes"]["q8"]);
+
+    fails(&dir, 1, &["compare", &tiny, "--dtype", "f32"], &["dtype", "f32"]);
+    fails(&dir, 1, &["compare", &tiny, "--dtype", "bf16,q4"], &["dtype", "q4"]);
+    fails(&dir, 1, &["compare", &tiny, "--count", "0"], &["count", "0"]);
+    fails(&dir, 1, &["compare", &tiny, "--out", "x.gif"], &["x.gif", ".png"]);
+    fails(&dir, 1, &["compare", &fixture("odd")], &["given_codes", "discrete tokens"]);
+    fails(&dir, 1, &["compare", "gone"], &["gone"]);
+    assert_eq!(names(&dir), ["beside.png"]);
+}
+
+#[test]
 fn a_folder_without_cases_or_without_a_model_is_not_verified() {
     let dir = tempdir().unwrap();
     let copy = dir.path().join("model");
@@ -287,7 +325,7 @@ fn synthetic_models_are_written_inspected_and_measured() {
 #[test]
 fn help_and_version_are_for_all() {
     let dir = tempdir().unwrap();
-    for command in ["generate", "reconstruct", "verify", "inspect", "pack", "synth", "bench"] {
+    for command in ["generate", "reconstruct", "verify", "compare", "inspect", "pack", "synth", "bench"] {
         assert!(done(&dir, &[command, "--help"]).contains("Examples:"), "{command}");
         assert!(done(&dir, &[command, "--version"]).contains(env!("CARGO_PKG_VERSION")), "{command}");
     }

@@ -107,6 +107,35 @@ fn the_preview_is_there_before_stage_2_and_changes_nothing() {
 }
 
 #[test]
+fn given_the_codes_that_stage_1_drew_the_pictures_are_the_same() {
+    let model = model("tiny");
+    let (classes, seeds) = ([1, 2, 3], [10, 11, 12]);
+    let drawn = |cpu: &Cpu, outputs| {
+        let mut session = model.session(cpu, 3, &settings(&model), outputs).unwrap();
+        session.begin(&classes, &seeds).unwrap();
+        session.run(|_| {}).unwrap();
+        (session.codes().unwrap(), session.previews().ok(), session.images().ok())
+    };
+    for isa in Isa::available() {
+        let cpu = Cpu::new(2).unwrap().with_isa(isa.name()).unwrap();
+        for outputs in [Outputs::IMAGE, Outputs::IMAGE_AND_PREVIEW, Outputs::DISCRETE_ONLY] {
+            let (codes, preview, image) = drawn(&cpu, outputs);
+            let given = Outputs { given_codes: true, ..outputs };
+            let mut session = model.session(&cpu, 3, &settings(&model), given).unwrap();
+            assert!(!session.times().contains_key(&Stage::Discrete), "{outputs:?}");
+            // Others first: nothing of theirs may stay.
+            for codes in [&vec![vec![0; 16]; 3], &codes] {
+                session.begin_with_codes(&classes, &seeds, codes).unwrap();
+                assert_eq!(session.codes().as_ref(), Some(codes));
+                session.run(|_| {}).unwrap();
+                let same = (session.previews().ok(), session.images().ok()) == (preview.clone(), image.clone());
+                assert_eq!(same, codes[0] != [0; 16], "{outputs:?} on {isa}");
+            }
+        }
+    }
+}
+
+#[test]
 fn another_thread_can_cancel_at_any_time() {
     let model = model("tiny");
     let long = Settings { rounds: 16, steps: 1000, ..model.settings() };

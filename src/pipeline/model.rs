@@ -99,6 +99,12 @@ impl Networks {
         let missing = Error::MissingPart { part: "rar.safetensors or discon.safetensors", needed_for: "generation" };
         discrete.or(continuous).ok_or(missing)
     }
+
+    /// K: codes that a discrete token may have. All parts have the same.
+    pub(crate) fn codes(&self) -> usize {
+        let continuous = self.masked.as_ref().map(|m| m.config.codebook_size);
+        continuous.or(self.vq.as_ref().map(|vq| vq.config.codebook_size)).unwrap_or(0)
+    }
 }
 
 impl Model {

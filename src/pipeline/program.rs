@@ -79,15 +79,18 @@ pub struct Outputs {
     /// Makes only so many discrete tokens of each image, and takes 0 for all others: a measurement of speed that does
     /// not wait for the whole of stage 1. The images are worth nothing. `None` is all.
     pub discrete_tokens: Option<usize>,
+    /// The caller gives the discrete tokens, by [`Session::begin_with_codes`](super::Session::begin_with_codes): stage 1
+    /// does not run, and its weights are not needed.
+    pub given_codes: bool,
 }
 
 impl Outputs {
     /// The image.
-    pub const IMAGE: Self = Self { image: true, preview: false, discrete_tokens: None };
+    pub const IMAGE: Self = Self { image: true, preview: false, discrete_tokens: None, given_codes: false };
     /// The image, and the coarse picture before it.
-    pub const IMAGE_AND_PREVIEW: Self = Self { image: true, preview: true, discrete_tokens: None };
+    pub const IMAGE_AND_PREVIEW: Self = Self { preview: true, ..Self::IMAGE };
     /// The coarse picture only: the lossy way that DisCon replaces.
-    pub const DISCRETE_ONLY: Self = Self { image: false, preview: true, discrete_tokens: None };
+    pub const DISCRETE_ONLY: Self = Self { image: false, ..Self::IMAGE_AND_PREVIEW };
 }
 
 /// Random numbers given from outside, for checks against known answers.
@@ -99,14 +102,32 @@ pub(crate) struct Given {
     pub(crate) noise: View,
 }
 
+/// The discrete tokens of a plan.
+#[derive(Debug, Clone, Copy)]
+enum Discrete {
+    /// Stage 1's sequences and its draws `[B, L]`.
+    Drawn(Sequences, View),
+    /// An input: `[B, L, 1]`.
+    Given(View),
+}
+
+impl Discrete {
+    /// `[B, L, 1]`
+    fn codes(&self) -> View {
+        match self {
+            Self::Drawn(sequences, _) => sequences.codes(),
+            Self::Given(codes) => *codes,
+        }
+    }
+}
+
 /// A plan and where its inputs and results lie.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) plan: Plan,
     pub(crate) batch: usize,
-    places: usize,
-    /// Stage 1's sequences and its draws `[B, L]`.
-    discrete: Option<(Sequences, View)>,
+    pub(super) places: usize,
+    discrete: Option<Discrete>,
     continuous: Option<Continuous>,
     /// `[B, P, 3]`, in `[0, 1]`
     pub(crate) preview: Option<View>,
@@ -148,12 +169,20 @@ impl Program {
         if !(1..=places).contains(&made) {
             return Err(Error::setting("tokens", format!("1 to {places}"), made));
         }
-        let discrete = if wants_codes { Some(Self::discrete(&mut b, nets, batch, settings, made)?) } else { None };
+        let discrete = match (wants_codes, outputs.given_codes) {
+            (true, false) => Some(Self::discrete(&mut b, nets, batch, settings, made)?),
+            (true, true) => Some(Discrete::Given(b.kept(batch * places, 1)?.grouped(batch))),
+            (false, false) => None,
+            (false, true) => {
+                let expected = "false, since this model and these outputs have no use for discrete tokens";
+                return Err(Error::setting("given_codes", expected, true));
+            }
+        };
         let preview = match (outputs.preview, &discrete) {
-            (true, Some((sequences, _))) => {
+            (true, Some(discrete)) => {
                 let vq = needed(&nets.vq, VQ_FILE, "the coarse picture")?;
                 let image = b.kept(batch * vq.image_size(places).pow(2), 3)?.grouped(batch);
-                vq.plan_decode(&mut b, sequences.codes(), image)?;
+                vq.plan_decode(&mut b, discrete.codes(), image)?;
                 Some(image)
             }
             _ => None,
@@ -176,13 +205,7 @@ impl Program {
     }
 
     /// The first `made` places of stage 1.
-    fn discrete(
-        b: &mut Builder,
-        nets: &Networks,
-        batch: usize,
-        settings: &Settings,
-        made: usize,
-    ) -> Result<(Sequences, View)> {
+    fn discrete(b: &mut Builder, nets: &Networks, batch: usize, settings: &Settings, made: usize) -> Result<Discrete> {
         let rar = needed(&nets.rar, RAR_FILE, "stage 1, the discrete tokens,")?;
         let places = rar.config.seq_len;
         let halves = if settings.discrete_guidance == 1.0 || settings.discrete_guidance == 0.0 { 1 } else { 2 };
@@ -195,7 +218,7 @@ impl Program {
             temperature: settings.discrete_temperature,
         };
         rar.plan(b, &sequences, made, tail)?;
-        Ok((sequences, uniforms))
+        Ok(Discrete::Drawn(sequences, uniforms))
     }
 
     fn continuous(&mut self, b: &mut Builder, nets: &Networks, settings: &Settings, given: bool) -> Result<()> {
@@ -229,7 +252,7 @@ impl Program {
             },
         };
         // Where stage 2 has no discrete prefix its plan never reads the codes: any view of that shape will do.
-        let codes = self.discrete.as_ref().map_or(inputs.slots, |(s, _)| s.codes());
+        let codes = self.discrete.as_ref().map_or(inputs.slots, Discrete::codes);
         let read = MaskedInputs { batch, halves, classes: inputs.classes, codes, order: inputs.order };
         let tokens = b.kept(batch * places, c)?.grouped(batch);
         masked.plan(b, &read, &draws, &rounds, tokens)?;
@@ -263,7 +286,7 @@ impl Program {
 
     /// Puts the classes in place; `num_classes` is "no class".
     pub(crate) fn fill_classes(&self, arena: &mut Arena, nets: &Networks, classes: &[usize]) {
-        if let (Some((sequences, _)), Some(rar)) = (&self.discrete, &nets.rar) {
+        if let (Some(Discrete::Drawn(sequences, _)), Some(rar)) = (&self.discrete, &nets.rar) {
             let entries = arena.slice_mut::<i32>(sequences.ids);
             for (row, &class) in entries.chunks_mut(sequences.ids.cols()).zip(classes) {
                 row[..sequences.halves].fill(rar.class_id(rar.config.num_classes));
@@ -278,8 +301,20 @@ impl Program {
 
     /// Puts stage 1's draws in place, `[B, L]`.
     pub(crate) fn fill_uniforms(&self, arena: &mut Arena, uniforms: &[f32]) {
-        if let Some((_, view)) = &self.discrete {
+        if let Some(Discrete::Drawn(_, view)) = &self.discrete {
             arena.slice_mut::<f32>(*view).copy_from_slice(uniforms);
+        }
+    }
+
+    /// Whether the codes are an input.
+    pub(crate) fn takes_codes(&self) -> bool {
+        matches!(self.discrete, Some(Discrete::Given(_)))
+    }
+
+    /// Puts given codes in place, `[B, L]`.
+    pub(crate) fn fill_codes<'a>(&self, arena: &mut Arena, codes: impl Iterator<Item = &'a u32>) {
+        if let Some(Discrete::Given(view)) = &self.discrete {
+            arena.slice_mut::<u32>(*view).iter_mut().zip(codes).for_each(|(to, &code)| *to = code);
         }
     }
 
@@ -293,10 +328,9 @@ impl Program {
         }
     }
 
-    /// The codes of every image, after stage 1.
+    /// The codes of every image, given or after stage 1.
     pub(crate) fn codes(&self, arena: &Arena) -> Option<Vec<Vec<u32>>> {
-        let (sequences, _) = self.discrete.as_ref()?;
-        let codes = arena.mat::<i32>(sequences.codes());
+        let codes = arena.mat::<i32>(self.discrete.as_ref()?.codes());
         let of = |image: usize| (0..self.places).map(|p| codes.row(image * self.places + p)[0] as u32).collect();
         Some((0..self.batch).map(of).collect())
     }

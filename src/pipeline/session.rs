@@ -75,8 +75,45 @@ impl Session {
         &self.program.plan
     }
 
-    /// Starts a batch: one class and one seed an image. What ran before is given up.
+    /// Starts a batch: one class and one seed an image. What ran before is given up, unless this fails.
     pub fn begin(&mut self, classes: &[usize], seeds: &[u64]) -> Result<()> {
+        if self.program.takes_codes() {
+            return Err(Error::input("request", "codes too, as `given_codes` says", "classes and seeds only"));
+        }
+        self.check(classes, seeds)?;
+        self.start(classes, seeds);
+        Ok(())
+    }
+
+    /// Starts a batch from given discrete tokens, in a session with [`Outputs::given_codes`]: a class, a seed and the
+    /// codes of all places an image, as of [`Session::codes`]. With the codes that a session drew it makes the same
+    /// images as that session.
+    pub fn begin_with_codes(&mut self, classes: &[usize], seeds: &[u64], codes: &[impl AsRef<[u32]>]) -> Result<()> {
+        let Program { batch, places, .. } = self.program;
+        if !self.program.takes_codes() {
+            let found = format!("those of {} images", codes.len());
+            return Err(Error::input("codes", "none: this session was made without `given_codes`", found));
+        }
+        self.check(classes, seeds)?;
+        if codes.len() != batch {
+            return Err(Error::input("codes", format!("those of {batch} images"), codes.len()));
+        }
+        let limit = self.model.networks().codes();
+        for (image, codes) in codes.iter().map(AsRef::as_ref).enumerate() {
+            if codes.len() != places {
+                return Err(Error::input(format!("codes of image {image}"), format!("{places} of them"), codes.len()));
+            }
+            if let Some(code) = codes.iter().find(|&&code| code as usize >= limit) {
+                return Err(Error::input(format!("codes of image {image}"), format!("numbers below {limit}"), code));
+            }
+        }
+        self.program.fill_codes(&mut self.arena, codes.iter().flat_map(AsRef::as_ref));
+        self.start(classes, seeds);
+        Ok(())
+    }
+
+    /// Refuses a request that does not fit the session.
+    fn check(&self, classes: &[usize], seeds: &[u64]) -> Result<()> {
         let (batch, known) = (self.program.batch, self.model.config().classes.len());
         if classes.len() != batch || seeds.len() != batch {
             let found = format!("{} classes and {} seeds", classes.len(), seeds.len());
@@ -86,12 +123,15 @@ impl Session {
         if let Some(class) = classes.iter().find(|&&c| c > known) {
             return Err(Error::input("class", format!("a number below {known}, or {known} for no class"), class));
         }
+        Ok(())
+    }
+
+    fn start(&mut self, classes: &[usize], seeds: &[u64]) {
         self.program.fill(&mut self.arena, self.model.networks(), classes, seeds);
         self.cursor = if self.prepared { Cursor::after_prologue(self.plan()) } else { Cursor::default() };
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;
-        Ok(())
     }
 
     /// A handle that cancels this session's runs.
@@ -183,7 +223,7 @@ impl Session {
         Ok(pictures(self.arena.mat(view), (0.0, 1.0)))
     }
 
-    /// The discrete tokens of every image, if stage 1 ran.
+    /// The discrete tokens of every image: given, or drawn once stage 1 has run.
     pub fn codes(&self) -> Option<Vec<Vec<u32>>> {
         self.program.codes(&self.arena).filter(|_| self.begun)
     }

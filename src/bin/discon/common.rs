@@ -1,13 +1,17 @@
 //! Options that several subcommands have.
 
 use clap::Args;
-use discon::{Cpu, Error, Model, Precision, Result, Settings};
+use discon::{Cpu, Error, Model, Outputs, Precision, Result, Settings};
 use std::path::{Path, PathBuf};
 
 /// The model that is found without being told.
 const DEFAULT_MODEL: &str = "weights/avatars-64";
 /// Names another, for all commands of a shell.
 const MODEL_VARIABLE: &str = "DISCON_MODEL";
+/// The most images a session makes at a time.
+const AT_ONCE: usize = 16;
+/// Sessions that need more memory than this make fewer images at a time.
+const ARENA_BYTES: u64 = 2 << 30;
 /// What makes a folder a model.
 const CONFIG: &str = discon::weights::CONFIG_FILE;
 
@@ -126,6 +130,15 @@ impl SettingArgs {
         settings.rounds = self.rounds.unwrap_or(settings.rounds);
         settings.steps = self.steps.unwrap_or(settings.steps);
     }
+}
+
+/// How many images at a time: all at best, fewer where that takes too much memory.
+pub(crate) fn batch(model: &Model, cpu: &Cpu, images: usize, settings: &Settings, outputs: Outputs) -> Result<usize> {
+    let mut batch = images.min(AT_ONCE);
+    while model.plan(batch, settings, outputs)?.arena_bytes(cpu.threads()) > ARENA_BYTES && batch > 1 {
+        batch = batch.div_ceil(2);
+    }
+    Ok(batch)
 }
 
 /// Refuses a number that is not from 1 to `most`.

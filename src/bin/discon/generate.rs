@@ -1,12 +1,12 @@
 //! `discon generate`
 
-use crate::common::{CpuArgs, ModelArgs, SettingArgs, within};
+use crate::common::{CpuArgs, ModelArgs, SettingArgs, batch, within};
 use crate::interrupt::Interrupt;
-use crate::output::{Png, scaled};
+use crate::output::{Png, bar, scaled};
 use crate::sheet::{Sheet, default_scale};
 use discon::plan::Stage;
-use discon::{Cpu, Error, Image, Model, Outputs, Progress, Result, Session, Settings};
-use indicatif::{ProgressBar, ProgressStyle};
+use discon::{Error, Image, Model, Outputs, Progress, Result, Session, Settings};
+use indicatif::ProgressBar;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,10 +14,6 @@ use std::time::Duration;
 
 /// Stands for every class.
 const ALL: &str = "all";
-/// The most images a session makes at a time.
-const AT_ONCE: usize = 16;
-/// Sessions that need more memory than this make fewer images at a time.
-const ARENA_BYTES: u64 = 2 << 30;
 /// The most pictures beside each other.
 const COLUMNS: usize = 16;
 /// How long a session works between two looks at the user.
@@ -178,15 +174,6 @@ impl Args {
     }
 }
 
-/// How many images at a time: all at best, fewer where that takes too much memory.
-fn batch(model: &Model, cpu: &Cpu, images: usize, settings: &Settings, outputs: Outputs) -> Result<usize> {
-    let mut batch = images.min(AT_ONCE);
-    while model.plan(batch, settings, outputs)?.arena_bytes(cpu.threads()) > ARENA_BYTES && batch > 1 {
-        batch = batch.div_ceil(2);
-    }
-    Ok(batch)
-}
-
 /// How the one file that shows all images looks.
 enum Layout {
     One(usize),
@@ -238,15 +225,6 @@ fn file_name(model: &Model, class: usize) -> String {
     }
     let kept: String = name.chars().take(24).map(|c| if fits(c) { c } else { '_' }).collect();
     format!("{kept}_{class}")
-}
-
-fn bar(quiet: bool) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{msg:24} [{bar:32}] {percent:>3}%  {eta} left");
-    // Hidden by itself where standard error is no terminal.
-    ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// The work on all images, as the user sees it.

@@ -9,6 +9,7 @@
 
 mod bench;
 mod common;
+mod compare;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -40,6 +41,7 @@ enum Command {
     Generate(generate::Args),
     Reconstruct(reconstruct::Args),
     Verify(verify::Args),
+    Compare(compare::Args),
     Inspect(inspect::Args),
     Pack(pack::Args),
     Synth(synth::Args),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Reconstruct(args) => reconstruct::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Synth(args) => synth::run(args),

@@ -2,6 +2,7 @@
 
 use discon::{Error, Image, Result};
 use image::{ImageFormat, RgbImage};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,16 @@ pub(crate) fn line(text: &str) -> Result<()> {
 /// Writes a line on standard error, where nothing can be done about it if that fails.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", text.trim_end().replace('\n', " "));
+}
+
+/// A progress bar of a thousand steps.
+pub(crate) fn bar(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg:24} [{bar:32}] {percent:>3}%  {eta} left");
+    // Hidden by itself where standard error is no terminal.
+    ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// A PNG file to be. It grows under another name beside its own, which it takes when it is whole; dropped before, it
