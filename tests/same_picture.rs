@@ -5,12 +5,16 @@
 
 use discon::plan::Stage;
 use discon::simd::Isa;
-use discon::{Cpu, Error, ErrorKind, Image, Model, Outputs, Session, Settings};
-use std::path::Path;
+use discon::{Cpu, Error, ErrorKind, Image, Model, Outputs, Precision, Session, Settings};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
 fn model(name: &str) -> Model {
-    Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+    Model::open(folder(name)).unwrap()
 }
 
 fn settings(model: &Model) -> Settings {
@@ -55,7 +59,7 @@ fn finish(session: &mut Session, budget: Option<Duration>) {
 fn batch_threads_and_pauses_do_not_show() {
     for name in ["tiny", "odd"] {
         let model = model(name);
-        for isa in Isa::available() {
+        for isa in Isa::distinct(model.precision()) {
             let cpu = |threads| Cpu::new(threads).unwrap().with_isa(isa.name()).unwrap();
             let alone = images(&model, &cpu(1), 1, 5, None);
             assert_ne!(alone[0], alone[1]);
@@ -67,15 +71,37 @@ fn batch_threads_and_pauses_do_not_show() {
     }
 }
 
+fn images_by(isa: Isa, model: &Model) -> Vec<Image> {
+    images(model, &Cpu::new(1).unwrap().with_isa(isa.name()).unwrap(), 3, 3, None)
+}
+
 #[test]
 fn instruction_sets_agree_up_to_rounding() {
     let model = model("tiny");
-    let of = |isa: Isa| images(&model, &Cpu::new(1).unwrap().with_isa(isa.name()).unwrap(), 3, 3, None);
-    let scalar = of(Isa::named("scalar").unwrap());
-    for isa in Isa::available() {
-        for (a, b) in of(isa).iter().zip(&scalar) {
+    let scalar = images_by(Isa::named("scalar").unwrap(), &model);
+    for isa in Isa::distinct(model.precision()) {
+        for (a, b) in images_by(isa, &model).iter().zip(&scalar) {
             let apart = a.rgb().iter().zip(b.rgb()).filter(|(a, b)| a.abs_diff(**b) > 1).count();
             assert!(apart == 0, "{isa}: {apart} bytes differ by more than 1");
+        }
+    }
+}
+
+/// What is left out of [`Isa::distinct`] needs no tests of its own.
+#[test]
+fn instruction_sets_of_the_same_code_give_the_same_bits() {
+    for precision in Precision::ALL {
+        let model = Model::open_as(folder("tiny"), precision).unwrap();
+        let distinct = Isa::distinct(precision);
+        let mut before = None;
+        for isa in Isa::available() {
+            if distinct.contains(&isa) {
+                before = Some((isa, None));
+                continue;
+            }
+            let (other, pictures) = before.as_mut().unwrap();
+            let pictures = pictures.get_or_insert_with(|| images_by(*other, &model));
+            assert!(images_by(isa, &model) == *pictures, "{precision} on {isa} is not as on {other}");
         }
     }
 }

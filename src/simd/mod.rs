@@ -18,6 +18,7 @@ pub mod panels;
 mod scalar;
 
 use crate::error::{Error, Result};
+use crate::tensor::Precision;
 use std::fmt;
 
 /// The vector operations that the engine computes with. A value of an implementing type is a proof that the
@@ -265,6 +266,35 @@ impl Isa {
             all.extend(neon.zip(bf16).map(|(s, bf16)| Self(Leaf::NeonBf16(s, bf16))));
         }
         all
+    }
+
+    /// Of all instruction sets of this processor those that have code of their own for models in `precision`. Each of the
+    /// others does all that with the code of the last one before it that has, to the same bits.
+    pub fn distinct(precision: Precision) -> Vec<Self> {
+        let mut all = Self::available();
+        all.retain(|isa| isa.own().contains(&precision));
+        all
+    }
+
+    /// The precisions that this one has code of its own for.
+    fn own(self) -> &'static [Precision] {
+        match self.0 {
+            Leaf::Scalar(_) => &Precision::ALL,
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx2(_) | Leaf::Avx512(_) => &Precision::ALL,
+            #[cfg(target_arch = "aarch64")]
+            Leaf::Neon(_) => &Precision::ALL,
+            // What `run_dots` does otherwise: products of bytes ...
+            #[cfg(target_arch = "x86_64")]
+            Leaf::AvxVnni(..) | Leaf::Avx512Vnni(..) => &[Precision::Q8],
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonDotProd(..) => &[Precision::Q8],
+            // ... and those of bfloat16, which a model of bytes has too.
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx512Bf16(..) => &[Precision::Bf16, Precision::Q8],
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonBf16(..) => &[Precision::Bf16, Precision::Q8],
+        }
     }
 
     /// The instruction set of that name; [`Error::Isa`] if this processor or this build lacks it.

@@ -238,6 +238,70 @@ fn narrow_numbers_are_widened_exactly_and_rounded_to_the_nearest() {
     }
 }
 
+/// For each lane what its quad of bytes and its pair of bfloat16 add to it; two vectors by turns.
+struct Dots<'a> {
+    words: &'a [u32],
+    quads: [&'a [u32]; 2],
+    floats: &'a [f32],
+    pairs: [&'a [u32]; 2],
+}
+
+impl Job for Dots<'_> {
+    type Out = (Vec<u32>, Vec<f32>, Vec<f32>);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Out {
+        let n = self.words.len();
+        let mut out = (vec![0; n], vec![0.0; n], vec![0.0; 2 * n]);
+        for at in (0..n).step_by(S::LANES) {
+            // SAFETY: whole vectors of words are behind `at`.
+            let load = |words: &[u32]| unsafe { s.load_words(words[at..at + S::LANES].as_ptr()) };
+            let quads = s.dot_quads(load(self.words), load(self.quads[0]), load(self.quads[1]));
+            // SAFETY: a vector of words fits behind `at`.
+            unsafe { s.store_words(out.0[at..at + S::LANES].as_mut_ptr(), quads) };
+            let (a, b) = (s.load(&self.floats[at..]), s.load(&self.floats[at + n..]));
+            s.store_up_to(&mut out.1[at..], s.dot_pairs(a, load(self.pairs[0]), load(self.pairs[1])));
+            let turns = s.interleave(a, b);
+            s.store_up_to(&mut out.2[2 * at..], turns.0);
+            s.store_up_to(&mut out.2[2 * at + S::LANES..], turns.1);
+        }
+        out
+    }
+}
+
+#[test]
+fn products_of_narrow_numbers_are_added_and_vectors_taken_by_turns() {
+    const N: usize = 256;
+    let bits =
+        |seed| -> Vec<u32> { numbers(N, seed).iter().map(|x| x.to_bits().wrapping_mul(2_654_435_769)).collect() };
+    let (words, mut w, mut x) = (bits(4), bits(5), bits(6));
+    // The extremes of unsigned and signed bytes: such sums fit no 16 bits.
+    w.splice(..4, [u32::MAX; 4]);
+    x.splice(..4, [0x8080_8080, 0x7f7f_7f7f, 0x7f7f_8080, 0x807f_807f]);
+    let pairs = |seed| -> Vec<u32> {
+        let half = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+        numbers(2 * N, seed).chunks(2).map(|x| half(x[0]) | half(x[1]) << 16).collect()
+    };
+    let (floats, p, q) = (numbers(2 * N, 7), pairs(8), pairs(9));
+    for isa in Isa::available() {
+        let dots = || Dots { words: &words, quads: [&w, &x], floats: &floats, pairs: [&p, &q] };
+        for (quads, sums, turns) in [isa.run(dots()), isa.run_dots(dots())] {
+            for i in 0..N {
+                let product = |b| i32::from(w[i].to_le_bytes()[b]) * i32::from(x[i].to_le_bytes()[b] as i8);
+                let exact = (0..4).fold(words[i], |sum, b| sum.wrapping_add(product(b) as u32));
+                assert_eq!(quads[i], exact, "{isa}: quads {:#x} and {:#x}", w[i], x[i]);
+
+                let [p, q] = [p[i], q[i]].map(|w| [w as u16, (w >> 16) as u16].map(|h| bf16::from_bits(h).to_f64()));
+                let exact = f64::from(floats[i]) + p[0] * q[0] + p[1] * q[1];
+                // Three numbers below 1: two sums and, where nothing is fused, two products, each rounded by a unit in
+                // the last place of 2 at most.
+                assert!((f64::from(sums[i]) - exact).abs() < 4.0 * 2.4e-7, "{isa}: pairs {p:?} and {q:?}: {}", sums[i]);
+
+                assert_eq!(turns[2 * i..2 * i + 2], [floats[i], floats[N + i]], "{isa}: turns of {i}");
+            }
+        }
+    }
+}
+
 /// An emulated processor's leaves are known: whoever runs the tests on one names them, the best last.
 #[test]
 fn a_known_processor_has_the_leaves_it_should() {
