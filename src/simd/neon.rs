@@ -1,8 +1,7 @@
-//! The leaves for aarch64: four lanes, 16 accumulators, tails by lane loads.
+//! The leaves for aarch64: four lanes, 32 registers, tails by lane loads.
 //!
-//! One register a vector rather than two: of the 32 registers a tile of 4 x 4 outputs takes 16 and leaves room for its
-//! operands, and with 8 loads for 16 multiply-adds it asks least of the load units. Tiles of 4 x 2 pairs take as many
-//! registers and need 12.
+//! One register a vector rather than two: a tile of 6 rows and a panel of 16 columns then takes 24 of the 32 registers and
+//! leaves room for its operands.
 //!
 //! All leaves compute alike on floats and differ in how they multiply pairs of bfloat16 and quads of bytes:
 //! [`products`].
