@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::pipeline::Cpu;
+use crate::pool::Split;
 use crate::simd::{Job, Simd};
 use crate::tensor::{AlignedBytes, Precision};
 use serde::Serialize;
@@ -74,7 +75,7 @@ pub fn read_bandwidth(cpu: &Cpu) -> Result<f64> {
     let pieces: Vec<&[f32]> = floats.chunks(PIECE_BYTES / size_of::<f32>()).collect();
     let read = || {
         cpu.pool.enter(|| {
-            cpu.pool.for_each(0..pieces.len(), true, |_, i| {
+            cpu.pool.for_each(0..pieces.len(), Split::EACH, |_, i| {
                 black_box(cpu.isa.run(Sum { x: black_box(pieces[i]) }));
             });
         });
@@ -97,7 +98,7 @@ fn best_time(mut work: impl FnMut()) -> Duration {
 /// Each thread does `turns` of the chains.
 fn multiply(cpu: &Cpu, precision: Precision, turns: u64) {
     cpu.pool.enter(|| {
-        cpu.pool.for_each(0..cpu.threads(), true, |_, _| {
+        cpu.pool.for_each(0..cpu.threads(), Split::EACH, |_, _| {
             let chains = Chains { precision, turns };
             black_box(match precision {
                 Precision::F32 => cpu.isa.run(chains),

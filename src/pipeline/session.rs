@@ -29,7 +29,7 @@ pub struct Progress {
 pub struct Canceller(Arc<AtomicBool>);
 
 impl Canceller {
-    /// The run stops before its next slice of work and returns [`Error::Cancelled`].
+    /// The run stops before its next tiles of work and returns [`Error::Cancelled`].
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -159,7 +159,7 @@ impl Session {
         progress(&self.program.plan, &self.cursor)
     }
 
-    /// Works for about `budget` and says where it is. At least one slice of work is done.
+    /// Works for about `budget` and says where it is. Some work is done whatever the budget.
     pub fn step(&mut self, budget: Duration) -> Result<Progress> {
         let end = Instant::now().checked_add(budget);
         self.walk(|_| end.is_some_and(|end| Instant::now() >= end))

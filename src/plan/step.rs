@@ -1,6 +1,7 @@
 //! An op in a plan.
 
 use crate::ops::{Op, Out};
+use crate::pool::Split;
 
 /// An op, with all that the walker asks of it: the same each time it runs, so worked out once.
 #[derive(Debug)]
@@ -13,16 +14,14 @@ pub struct Step {
     pub chunks: usize,
     /// Cost of one run, by [`Cost::weight`](super::Cost::weight).
     pub weight: u64,
-    /// Chunks between two looks at the clock, for each thread.
-    pub slice: usize,
-    /// Whether it is worth sharing out.
-    pub parallel: bool,
+    /// How its chunks are shared out.
+    pub split: Split,
 }
 
-/// Cost of a slice of chunks between two looks at the clock, for each thread. Products do some 200,000 a microsecond on
-/// a core with AVX-512, norms and attention of few rows 20,000: so 40 microseconds, and up to 400. More would let a frame
-/// wait, less leaves a slice of large tiles with one for each thread, and nothing to even out between fast and slow ones.
-const SLICE_WEIGHT: u64 = 8_000_000;
+/// Cost of what a thread claims at once, unless one chunk costs more. Products do some 200,000 a microsecond on a core
+/// with AVX-512, norms and attention of few rows 20,000: so 10 microseconds, and up to 100, are what a frame waits, and
+/// at most what one thread has left to do when the others are through.
+const CLAIM_WEIGHT: u64 = 2_000_000;
 
 /// Ops that cost less run on the caller's thread. Sharing costs a quarter of a microsecond once the threads are awake:
 /// four chunks of 0.9 microseconds in all took 0.7 on two threads, of 2.5 they took 1.5. So it pays from about one
@@ -35,7 +34,7 @@ impl Step {
         let (out, weight) = (op.out(), op.cost().weight());
         let chunks = out.chunks();
         let each = (weight / chunks.max(1) as u64).max(1);
-        let slice = (SLICE_WEIGHT / each).max(1) as usize;
-        Self { op, out, chunks, weight, slice, parallel: chunks > 1 && weight > PARALLEL_WEIGHT }
+        let claim = (CLAIM_WEIGHT / each).max(1) as usize;
+        Self { op, out, chunks, weight, split: Split { parallel: chunks > 1 && weight > PARALLEL_WEIGHT, claim } }
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a plan on the CPU, a slice of chunks at a time.
+//! Runs a plan on the CPU, chunk by chunk.
 
 use super::arena::SharedArena;
 use super::{Arena, Cost, Cx, Plan, Segment, Stage, Step};
@@ -17,8 +17,10 @@ pub struct Cursor {
     pub turn: usize,
     /// Op of the segment.
     pub op: usize,
-    /// Chunk of the op.
-    pub chunk: usize,
+    /// Chunks of the op that are done, from the first one on.
+    pub front: usize,
+    /// Chunks of the op that are done, up to the last one.
+    pub back: usize,
     /// Cost done before this op, by [`Cost::weight`].
     pub done: u64,
 }
@@ -37,7 +39,7 @@ impl Cursor {
 
     /// Goes to the op after the current one of `segment`: in this turn, the next turn or the next segment.
     fn next_op(&mut self, segment: &Segment) {
-        self.chunk = 0;
+        (self.front, self.back) = (0, 0);
         self.op += 1;
         if self.op == segment.steps.len() {
             self.op = 0;
@@ -104,27 +106,27 @@ pub struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each slice of chunks. At
-    /// least one slice is done, so a caller with any budget gets there.
+    /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each op and, within an op, each
+    /// time that this thread looks for more to do. Something is done before `pause` is asked, so a caller with any
+    /// budget gets to the end.
     pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool) {
         let Self { plan, arena, pool, isa, profile } = self;
         let shared = arena.shared();
         pool.enter(|| {
             while let Some(segment) = plan.segments.get(cursor.segment) {
                 let step = &segment.steps[cursor.op];
-                let range = cursor.chunk..step.chunks.min(cursor.chunk + step.slice * pool.threads());
-                let ended = range.end == step.chunks;
                 let start = profile.is_some().then(Instant::now);
-                run_chunks(shared, step, cursor.turn, range.clone(), pool, *isa);
+                let range = cursor.front..step.chunks - cursor.back;
+                let left = run_chunks(shared, step, cursor.turn, range, pool, *isa, || pause(cursor));
                 if let (Some(start), Some(profile)) = (start, profile.as_deref_mut()) {
-                    profile.add(segment.stage, &step.op, start.elapsed(), ended);
+                    profile.add(segment.stage, &step.op, start.elapsed(), left.is_empty());
                 }
-                if ended {
-                    cursor.done += step.weight;
-                    cursor.next_op(segment);
-                } else {
-                    cursor.chunk = range.end;
+                if !left.is_empty() {
+                    (cursor.front, cursor.back) = (left.start, step.chunks - left.end);
+                    return;
                 }
+                cursor.done += step.weight;
+                cursor.next_op(segment);
                 if pause(cursor) {
                     return;
                 }
@@ -133,15 +135,23 @@ impl Walker<'_> {
     }
 }
 
-/// Computes some chunks (tiles of the output) of one op.
-fn run_chunks(arena: SharedArena<'_>, step: &Step, turn: usize, range: Range<usize>, pool: &Pool, isa: Isa) {
+/// Computes some chunks (tiles of the output) of one op: those left when `pause` agreed.
+fn run_chunks(
+    arena: SharedArena<'_>,
+    step: &Step,
+    turn: usize,
+    range: Range<usize>,
+    pool: &Pool,
+    isa: Isa,
+    pause: impl FnMut() -> bool,
+) -> Range<usize> {
     let Step { op, out, .. } = step;
-    pool.for_each(range, step.parallel, |worker, chunk| {
+    pool.until(range, step.split, pause, |worker, chunk| {
         let (rows, cols) = out.chunk(chunk);
         let cx = Cx::new(arena, &out.view, turn, isa, worker);
         // SAFETY: chunks are disjoint rectangles of one view (`Out::chunk`), `for_each` gives each to one call, and
         // `Walker::run` borrows the arena exclusively and runs one op at a time.
         let tile = unsafe { arena.tile(&out.view, turn, rows, cols) };
         op.tile(&cx, tile);
-    });
+    })
 }

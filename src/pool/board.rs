@@ -25,12 +25,14 @@
 //! A helper between 3 and 4 keeps its job from ending, so all that it claims meanwhile is of the same job.
 //!
 //! A panic in a chunk claims what is left, so that nobody starts on it, and counts it as done; the payload reaches the
-//! caller after step 5.
+//! caller after step 5. A caller that pauses claims what is left too, and gives it back as a range: claims come off
+//! both ends, so it is one.
 //!
-//! A claim is of several chunks, fewer the fewer are left: the ticket changes cores some times a job and not for each
-//! chunk, and still big and small cores share by speed. Every other thread claims from the front, the others from the
-//! back: two threads take about the same halves of one op after the other, so that what a core has written it often
-//! reads itself.
+//! A claim is of several small chunks, fewer the fewer are left: the ticket changes cores some times a job and not for
+//! each chunk, and still big and small cores share by speed. Every other thread claims from the front, the others from
+//! the back: two threads take about the same halves of one op after the other, so that what a core has written it often
+//! reads itself. That counts: a line that the other core has written costs some 60 ns where the two share a cache, and
+//! four times that where they do not.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -50,14 +52,31 @@ struct Job {
     start: usize,
 }
 
+/// Ticket and job on one line: who claims has the job in the cache.
+struct Open {
+    ticket: AtomicU64,
+    /// The most chunks of a claim. Read before there is a claim, so perhaps another job's: any number is safe.
+    most: AtomicU32,
+    job: UnsafeCell<Job>,
+}
+
+/// What a thread did of a job.
+struct Work {
+    /// Chunks it claimed.
+    taken: u32,
+    /// Chunks that nobody starts any more, of those that nobody had claimed.
+    dropped: Range<u32>,
+    /// The panic that ended it.
+    panic: Option<Box<dyn Any + Send>>,
+}
+
 /// Bytes that two threads can write without disturbing each other: a line, and the one fetched with it.
 #[repr(align(128))]
 struct Apart<T>(T);
 
 /// See the module.
 pub(super) struct Board {
-    /// Ticket and job on one line: who claims has the job in the cache.
-    open: Apart<(AtomicU64, UnsafeCell<Job>)>,
+    open: Apart<Open>,
     finished: Apart<AtomicU32>,
     busy: Apart<AtomicBool>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -77,7 +96,7 @@ impl Board {
     pub(super) fn new(threads: usize) -> Self {
         let nothing = Job { call: |_, _, _| (), closure: std::ptr::null(), start: 0 };
         Self {
-            open: Apart((AtomicU64::new(0), UnsafeCell::new(nothing))),
+            open: Apart(Open { ticket: AtomicU64::new(0), most: AtomicU32::new(1), job: UnsafeCell::new(nothing) }),
             finished: Apart(AtomicU32::new(0)),
             busy: Apart(AtomicBool::new(false)),
             panic: Mutex::new(None),
@@ -87,7 +106,7 @@ impl Board {
     }
 
     fn ticket(&self) -> &AtomicU64 {
-        &self.open.0.0
+        &self.open.0.ticket
     }
 
     /// The number of jobs so far, modulo 2^16.
@@ -103,31 +122,41 @@ impl Board {
     }
 
     /// Calls `f(worker, i)` for each `i` in `range`: as worker 0 here, as others on the threads that call
-    /// [`Board::help`] meanwhile. `announce` is called once the job is up, if it is not over by then. Goes on with the
-    /// panic of a chunk when no chunk is at work any more. Does nothing and says `false` if another job is up, or if the
-    /// chunks are more than a ticket counts.
-    pub(super) fn run<F: Fn(usize, usize) + Sync>(&self, range: Range<usize>, announce: impl FnOnce(), f: &F) -> bool {
-        let Some(chunks) = u32::try_from(range.len()).ok().filter(|&n| n <= MOST) else { return false };
+    /// [`Board::help`] meanwhile; a thread claims `claim` chunks at most at once. `announce` is called once the job is up,
+    /// if it is not over by then. `pause` is asked after each claim of the caller's; once it agrees no chunk is started
+    /// any more, and those not started come back. Goes on with the panic of a chunk when no chunk is at work any more.
+    /// Does nothing and gives nothing if another job is up, or if the chunks are more than a ticket counts.
+    pub(super) fn run<F: Fn(usize, usize) + Sync>(
+        &self,
+        range: Range<usize>,
+        claim: usize,
+        announce: impl FnOnce(),
+        pause: impl FnMut() -> bool,
+        f: &F,
+    ) -> Option<Range<usize>> {
+        let chunks = u32::try_from(range.len()).ok().filter(|&n| n <= MOST)?;
         if self.busy.0.swap(true, Ordering::Acquire) {
-            return false;
+            return None;
         }
+        let job = Job { call: call::<F>, closure: (&raw const *f).cast(), start: range.start };
         // SAFETY: this thread holds `busy`, and whoever held it before left no chunk to claim and none at work: nobody
         // else reads or writes the job.
-        unsafe { *self.open.0.1.get() = Job { call: call::<F>, closure: (&raw const *f).cast(), start: range.start } };
+        unsafe { *self.open.0.job.get() = job };
         self.finished.0.store(0, Ordering::Relaxed);
+        self.open.0.most.store(u32::try_from(claim).unwrap_or(MOST).max(1), Ordering::Relaxed);
         let epoch = self.epoch().wrapping_add(1);
         self.ticket().store(u64::from(epoch) << (2 * COUNT) | u64::from(chunks), Ordering::Release);
 
         // From here to the end of the wait this thread must not unwind: others use `f`. `work` does not.
-        let (own, panic) = self.work(0, announce);
-        self.wait(chunks - own);
+        let work = self.work(0, announce, pause);
+        self.wait(chunks - work.taken - work.dropped.len() as u32);
 
         let theirs = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.busy.0.store(false, Ordering::Release);
-        if let Some(payload) = panic.or(theirs) {
+        if let Some(payload) = work.panic.or(theirs) {
             resume_unwind(payload);
         }
-        true
+        Some(range.start + work.dropped.start as usize..range.start + work.dropped.end as usize)
     }
 
     /// Works on the job that is up, if there is one with chunks left, as worker `worker`; whether there was.
@@ -136,7 +165,7 @@ impl Board {
         if !self.has_work() {
             return false;
         }
-        let (taken, panic) = self.work(worker, || ());
+        let Work { taken, dropped, panic } = self.work(worker, || (), || false);
         if let Some(payload) = panic {
             let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
             match &*first {
@@ -145,19 +174,21 @@ impl Board {
                 Some(_) => std::mem::forget(payload),
             }
         }
-        if taken > 0 {
-            self.finished.0.fetch_add(taken, Ordering::Release);
+        let done = taken + dropped.len() as u32;
+        if done > 0 {
+            self.finished.0.fetch_add(done, Ordering::Release);
         }
-        taken > 0
+        done > 0
     }
 
-    /// Claims chunks and does them until none is left: how many, and the panic that ended it. Does not unwind. `first`
-    /// is called when there is a chunk, before it is done.
-    fn work(&self, worker: usize, first: impl FnOnce()) -> (u32, Option<Box<dyn Any + Send>>) {
-        let Some(mut chunks) = self.claim(worker) else { return (0, None) };
+    /// Claims chunks and does them until none is left or `pause` agrees. Does not unwind. `first` is called when there
+    /// is a chunk, before it is done.
+    fn work(&self, worker: usize, first: impl FnOnce(), mut pause: impl FnMut() -> bool) -> Work {
+        let mut work = Work { taken: 0, dropped: 0..0, panic: None };
+        let Some(mut chunks) = self.claim(worker) else { return work };
         // SAFETY: a chunk is claimed and not yet counted as finished, so the job is whole, and stays as it is.
-        let job = unsafe { *self.open.0.1.get() };
-        let mut taken = chunks.len() as u32;
+        let job = unsafe { *self.open.0.job.get() };
+        work.taken = chunks.len() as u32;
         let done = catch_unwind(AssertUnwindSafe(|| {
             first();
             loop {
@@ -166,18 +197,27 @@ impl Board {
                     // (`Board::run`), and the caller keeps it alive until the claimed chunks are counted.
                     unsafe { (job.call)(job.closure, worker, job.start + chunk as usize) };
                 }
+                if pause() {
+                    work.dropped = self.close();
+                    return;
+                }
                 let Some(next) = self.claim(worker) else { return };
-                taken += next.len() as u32;
+                work.taken += next.len() as u32;
                 chunks = next;
             }
         }));
-        match done {
-            Ok(()) => (taken, None),
-            Err(payload) => {
-                let rest = self.ticket().fetch_and(!u64::from(MOST), Ordering::Acquire);
-                (taken + left(rest), Some(payload))
-            }
+        if let Err(payload) = done {
+            work.dropped = self.close();
+            work.panic = Some(payload);
         }
+        work
+    }
+
+    /// Takes all chunks that nobody has claimed, so that nobody will.
+    fn close(&self) -> Range<u32> {
+        let ticket = self.ticket().fetch_and(!u64::from(MOST), Ordering::Acquire);
+        let front = front(ticket);
+        front..front + left(ticket)
     }
 
     /// Claims chunks for `worker`: their places in the job.
@@ -185,8 +225,8 @@ impl Board {
     fn claim(&self, worker: usize) -> Option<Range<u32>> {
         let mut ticket = self.ticket().load(Ordering::Relaxed);
         while left(ticket) > 0 {
-            let (front, left) = ((ticket >> COUNT) as u32 & MOST, left(ticket));
-            let some = (left / self.share).max(1);
+            let (front, left) = (front(ticket), left(ticket));
+            let some = (left / self.share).clamp(1, self.open.0.most.load(Ordering::Relaxed));
             let (chunks, next) = match worker % 2 {
                 0 => (front..front + some, ticket + (u64::from(some) << COUNT) - u64::from(some)),
                 _ => (front + left - some..front + left, ticket - u64::from(some)),
@@ -221,6 +261,12 @@ const POLLS_BEFORE_YIELD: u32 = 500;
 const COUNT: u32 = 24;
 /// The most chunks of a job.
 const MOST: u32 = (1 << COUNT) - 1;
+
+/// Chunks claimed from the front.
+#[inline]
+fn front(ticket: u64) -> u32 {
+    (ticket >> COUNT) as u32 & MOST
+}
 
 /// Chunks that nobody has claimed.
 #[inline]

@@ -69,21 +69,56 @@ impl Pool {
         f()
     }
 
-    /// Calls `f(worker, i)` for each `i`, on several threads if `parallel`. `worker` is below [`Pool::threads`]; no two
-    /// threads have the same in one call of this function, and the thread that calls it has 0. A panic of `f` ends the
-    /// call with that panic, some `i` left out, when all threads have left `f`.
+    /// Calls `f(worker, i)` for each `i`, on several threads if `split` says so. `worker` is below [`Pool::threads`]; no
+    /// two threads have the same in one call of this function, and the thread that calls it has 0. A panic of `f` ends
+    /// the call with that panic, some `i` left out, when all threads have left `f`.
     ///
     /// The threads work for one call at a time. A call while they are at another's work, be it another thread's or the
     /// one from inside whose `f` it comes, runs on its own thread alone.
-    pub fn for_each(&self, range: Range<usize>, parallel: bool, f: impl Fn(usize, usize) + Sync) {
-        if parallel && !self.helpers.is_empty() && range.len() > 1 {
+    pub fn for_each(&self, range: Range<usize>, split: Split, f: impl Fn(usize, usize) + Sync) {
+        self.until(range, split, || false, f);
+    }
+
+    /// [`Pool::for_each`] that asks `pause` on this thread after each of its claims. Once `pause` agrees, no thread
+    /// starts on another claim, and what nobody started comes back: an empty range if that is nothing.
+    pub fn until(
+        &self,
+        range: Range<usize>,
+        split: Split,
+        mut pause: impl FnMut() -> bool,
+        f: impl Fn(usize, usize) + Sync,
+    ) -> Range<usize> {
+        if split.parallel && !self.helpers.is_empty() && range.len() > 1 {
             let wake = || self.shared.wake(range.len() - 1, self.helpers.len());
-            if self.shared.board.run(range.clone(), wake, &f) {
-                return;
+            if let Some(left) = self.shared.board.run(range.clone(), split.claim, wake, &mut pause, &f) {
+                return left;
             }
         }
-        range.for_each(|i| f(0, i));
+        let mut left = range;
+        while !left.is_empty() {
+            let claim = left.len().min(split.claim.max(1));
+            (left.start..left.start + claim).for_each(|i| f(0, i));
+            left.start += claim;
+            if pause() {
+                break;
+            }
+        }
+        left
     }
+}
+
+/// How the work of a call is shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Split {
+    /// Whether other threads take part.
+    pub parallel: bool,
+    /// The most that a thread does before it looks up: for `pause`, and at what the others have left.
+    pub claim: usize,
+}
+
+impl Split {
+    /// Piece by piece, on all threads.
+    pub const EACH: Self = Self { parallel: true, claim: 1 };
 }
 
 impl Drop for Pool {

@@ -30,7 +30,7 @@ fn every_index_comes_once_and_a_worker_is_one_thread() {
                 let seen: Vec<AtomicU32> = (0..size).map(|_| AtomicU32::new(0)).collect();
                 let who: Vec<Mutex<Option<ThreadId>>> = (0..threads).map(|_| Mutex::default()).collect();
                 let last: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
-                pool.for_each(7..7 + size, parallel, |worker, i| {
+                pool.for_each(7..7 + size, Split { parallel, claim: 5 }, |worker, i| {
                     seen[i - 7].fetch_add(1, Ordering::Relaxed);
                     let me = thread::current().id();
                     assert_eq!(*who[worker].lock().unwrap().get_or_insert(me), me);
@@ -49,10 +49,41 @@ fn every_index_comes_once_and_a_worker_is_one_thread() {
 }
 
 #[test]
+fn a_pause_leaves_a_range_that_nobody_started() {
+    for (threads, claim) in [(1, 1), (1, 7), (2, 1), (3, 4), (8, 1)] {
+        let pool = Pool::new(threads).unwrap();
+        for parallel in [false, true] {
+            let seen: Vec<AtomicU32> = (0..200).map(|_| AtomicU32::new(0)).collect();
+            let (mut left, mut pauses) = (10..200, 0);
+            while !left.is_empty() {
+                let before = left.clone();
+                let mut asked = 0;
+                let pause = || {
+                    asked += 1;
+                    asked == 2
+                };
+                left = pool.until(left, Split { parallel, claim }, pause, |_, i| {
+                    seen[i].fetch_add(1, Ordering::Relaxed);
+                    // Long enough for the others to come.
+                    (0..1000).for_each(|_| std::hint::spin_loop());
+                });
+                pauses += 1;
+                assert!(left.is_empty() || before.start <= left.start && left.end <= before.end, "{left:?}");
+                assert!(asked <= 2 && left.len() < before.len());
+                let times = |i: usize| u32::from(i >= 10 && !left.contains(&i));
+                assert!((0..200).all(|i| seen[i].load(Ordering::Relaxed) == times(i)), "{left:?} of {before:?}");
+            }
+            // Ends with the claim after which nothing is left, asked or not.
+            assert!(parallel && threads > 1 || pauses == 190usize.div_ceil(2 * claim), "{pauses}");
+        }
+    }
+}
+
+#[test]
 fn numbers_of_chunks_that_no_ticket_holds_are_left_to_the_caller() {
     let pool = Pool::new(2).unwrap();
     let stopped = catch_unwind(AssertUnwindSafe(|| {
-        pool.for_each(0..usize::MAX, true, |worker, i| assert!(worker == 0 && i < 1000));
+        pool.for_each(0..usize::MAX, Split::EACH, |worker, i| assert!(worker == 0 && i < 1000));
     }));
     assert!(stopped.is_err());
     assert_eq!(pool.shared.board.epoch(), 0);
@@ -64,7 +95,7 @@ fn what_a_chunk_writes_is_there_after_the_call() {
     let mut numbers = vec![0u64; 64];
     for turn in 1..of(5000) as u64 {
         let cells: Vec<AtomicU64> = numbers.iter().map(|&n| AtomicU64::new(n)).collect();
-        pool.for_each(0..cells.len(), true, |_, i| {
+        pool.for_each(0..cells.len(), Split::EACH, |_, i| {
             // Not a read-modify-write: it would be lost if the chunk before were not over.
             let old = cells[i].load(Ordering::Relaxed);
             cells[i].store(old + turn, Ordering::Relaxed);
@@ -81,7 +112,7 @@ fn threads_sleep_when_idle_and_come_when_called() {
         wait_until(|| pool.shared.asleep.load(Ordering::Relaxed) == 2);
         let present = AtomicUsize::new(0);
         // Nobody goes on before all three are there, each with a number of its own.
-        pool.for_each(0..3, true, |worker, _| {
+        pool.for_each(0..3, Split::EACH, |worker, _| {
             assert_eq!(present.fetch_or(1 << worker, Ordering::Relaxed) & 1 << worker, 0);
             wait_until(|| present.load(Ordering::Relaxed) == 0b111);
         });
@@ -103,7 +134,7 @@ fn a_board_without_helpers_is_done_by_its_caller() {
     let board = Board::new(2);
     let sum = AtomicUsize::new(0);
     let add = |worker: usize, i: usize| assert!(worker == 0 && sum.fetch_add(i, Ordering::Relaxed) <= 45);
-    assert!(board.run(0..10, || (), &add));
+    assert!(board.run(0..10, 3, || (), || false, &add).is_some_and(|left| left.is_empty()));
     assert_eq!(sum.into_inner(), 45);
     assert!(!board.help(1));
 }
@@ -117,7 +148,7 @@ fn two_callers_share_a_pool() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let seen = times(40);
-            pool.for_each(100..140, true, |_, i| {
+            pool.for_each(100..140, Split::EACH, |_, i| {
                 started.store(true, Ordering::Relaxed);
                 wait_until(|| go_on.load(Ordering::Relaxed));
                 seen[i - 100].fetch_add(1, Ordering::Relaxed);
@@ -126,7 +157,7 @@ fn two_callers_share_a_pool() {
         });
         wait_until(|| started.load(Ordering::Relaxed));
         let (seen, me) = (times(20), thread::current().id());
-        pool.for_each(0..20, true, |worker, i| {
+        pool.for_each(0..20, Split::EACH, |worker, i| {
             assert!(worker == 0 && thread::current().id() == me);
             seen[i].fetch_add(1, Ordering::Relaxed);
         });
@@ -146,7 +177,7 @@ fn two_callers_hurry() {
                 for turn in 0..of(5000) {
                     let base = caller * 1_000_000 + turn;
                     let seen: [AtomicUsize; 9] = Default::default();
-                    pool.for_each(base..base + 9, true, |worker, i| {
+                    pool.for_each(base..base + 9, Split::EACH, |worker, i| {
                         seen[i - base].fetch_add(1, Ordering::Relaxed);
                         assert_eq!(worker == 0, thread::current().id() == me);
                     });
@@ -161,10 +192,10 @@ fn two_callers_hurry() {
 fn a_call_from_within_a_chunk_runs_where_it_is() {
     let pool = Pool::new(3).unwrap();
     let sum = AtomicUsize::new(0);
-    pool.for_each(0..50, true, |_, i| {
+    pool.for_each(0..50, Split::EACH, |_, i| {
         let me = thread::current().id();
         pool.enter(|| {
-            pool.for_each(0..4, true, |worker, j| {
+            pool.for_each(0..4, Split::EACH, |worker, j| {
                 assert!(worker == 0 && thread::current().id() == me);
                 sum.fetch_add(i * j, Ordering::Relaxed);
             });
@@ -177,8 +208,8 @@ fn a_call_from_within_a_chunk_runs_where_it_is() {
 fn pools_within_pools_work() {
     let (outer, inner) = (Pool::new(3).unwrap(), Pool::new(2).unwrap());
     let sum = AtomicUsize::new(0);
-    outer.for_each(0..of(500), true, |_, _| {
-        inner.for_each(0..4, true, |worker, _| {
+    outer.for_each(0..of(500), Split::EACH, |_, _| {
+        inner.for_each(0..4, Split::EACH, |worker, _| {
             assert!(worker < 2);
             sum.fetch_add(1, Ordering::Relaxed);
         });
@@ -196,7 +227,7 @@ fn panicking(pool: &Pool, bad: impl Fn(usize) -> bool + Sync) {
         }
     }
     let result = catch_unwind(AssertUnwindSafe(|| {
-        pool.for_each(0..64, true, |worker, _| {
+        pool.for_each(0..64, Split::EACH, |worker, _| {
             at_work.fetch_add(1, Ordering::Relaxed);
             let _leaving = Leaving(&at_work);
             helped.fetch_or(worker > 0, Ordering::Relaxed);
@@ -222,7 +253,7 @@ fn a_panic_reaches_the_caller_and_the_pool_works_on() {
         panicking(&pool, |_| true);
         // All threads are still there, and no panic is left over.
         let present = AtomicUsize::new(0);
-        pool.for_each(0..3, true, |_, _| {
+        pool.for_each(0..3, Split::EACH, |_, _| {
             present.fetch_add(1, Ordering::Relaxed);
             wait_until(|| present.load(Ordering::Relaxed) == 3);
         });
@@ -235,7 +266,7 @@ fn a_panic_reaches_the_caller_and_the_pool_works_on() {
 fn dropping_a_pool_ends_its_threads() {
     for wait in [0, 1, 3, 10] {
         let pool = Pool::new(5).unwrap();
-        pool.for_each(0..9, true, |_, _| ());
+        pool.for_each(0..9, Split::EACH, |_, _| ());
         let shared = Arc::downgrade(&pool.shared);
         thread::sleep(Duration::from_millis(wait));
         drop(pool);
@@ -276,7 +307,7 @@ fn many_tiny_jobs_take_little_time() {
         let sum = AtomicUsize::new(0);
         pool.enter(|| {
             for job in 0..jobs {
-                pool.for_each(0..1 + job % 5, true, |_, i| {
+                pool.for_each(0..1 + job % 5, Split::EACH, |_, i| {
                     sum.fetch_add(i + 1, Ordering::Relaxed);
                 });
             }
