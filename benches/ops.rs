@@ -218,7 +218,7 @@ fn layer_norm(b: &mut Builder, rows: usize, cols: usize, modulated: bool) -> Res
     let m = input(b, rows, 3 * cols, 2)?;
     let modulation = Modulation { shift: m.columns(0..cols), scale: m.columns(cols..2 * cols) };
     let affine = Some((vector(cols, 3)?, vector(cols, 4)?));
-    Ok(vec![LayerNorm { x, affine, modulation: modulated.then_some(modulation), out }.into()])
+    Ok(vec![LayerNorm { x, affine, modulation: modulated.then_some(modulation), out: out.into() }.into()])
 }
 
 fn head_norm(b: &mut Builder, cols: usize, d: usize) -> Result<Vec<Op>> {

@@ -78,7 +78,12 @@ impl Lab {
         for i in 1..=BLOCKS {
             let vector = |at: usize| Self::vector(BLOCK[at].1, 100 * i + at);
             let norm = |at: usize| {
-                Ok::<_, Error>(LayerNorm { x, affine: Some((vector(at)?, vector(at + 1)?)), modulation: None, out: h })
+                Ok::<_, Error>(LayerNorm {
+                    x,
+                    affine: Some((vector(at)?, vector(at + 1)?)),
+                    modulation: None,
+                    out: h.into(),
+                })
             };
             let dense = |at: usize, x, out| {
                 let w = self.matrix(BLOCK[at], 100 * i + at)?;

@@ -110,7 +110,7 @@ impl ConvLayer {
         let epilogue = Epilogue { bias: self.b.clone(), add, ..Epilogue::default() };
         match (&self.filter, norm) {
             (Filter::Taps(w), None) if self.kernel == 1 && walk == Walk::Same => {
-                b.push(Linear { x: x.view, w: w.clone(), epilogue, out: out.view });
+                b.push(Linear { x: x.view.into(), w: w.clone(), epilogue, out: out.view.into() });
             }
             _ => b.push(Conv {
                 x: x.view,

@@ -134,8 +134,11 @@ impl Draws {
 /// Width of the time features: half cosines, half sines.
 const TIME_FEATURES: usize = 256;
 
-/// Modulations of so many numbers are made at once: they should stay in the last-level cache.
-const MODULATIONS: usize = 4 << 20;
+/// Numbers of modulations that are made at once, about: they are read again from the second-level caches.
+const MODULATIONS: usize = 1 << 19;
+
+/// Rows of modulations that are made at once, at least: fewer would read the weights too often.
+const MODULATED_ROWS: usize = 96;
 
 impl Head {
     /// Takes the network's weights out of `part`.
@@ -207,7 +210,7 @@ impl Head {
         let halves = if guidance.is_some() { 2 } else { 1 };
         debug_assert_eq!(rows, halves * images * places);
         let a_step = rows * (3 * self.width * self.blocks.len() + 2 * self.width);
-        let at_once = (MODULATIONS / a_step).clamp(1, diffusion.steps);
+        let at_once = (MODULATIONS / a_step).max(MODULATED_ROWS.div_ceil(rows)).min(diffusion.steps);
         b.scope(|b| {
             b.segment(Stage::Head, round, 1);
             let condition = b.scratch(rows, self.width)?;
@@ -277,15 +280,20 @@ impl Head {
     fn plan_eps(&self, b: &mut Builder, x: View, modulations: &[View], last: View, eps: View) -> Result<()> {
         let (rows, w) = (x.count(), self.width);
         b.scope(|b| {
-            let [h, u, hidden] = [b.scratch(rows, w)?, b.scratch(rows, w)?, b.scratch(rows, w)?];
+            let h = b.scratch(rows, w)?;
             b.push(self.token_in.op(x, h));
             let part = |m: View, i: usize| m.columns(i * w..(i + 1) * w);
             for (block, &m) in self.blocks.iter().zip(modulations) {
-                b.push(block.norm.op(h, Some(Modulation { shift: part(m, 0), scale: part(m, 1) }), u));
-                b.push(block.fc1.op(u, hidden).then(Activation::Silu));
-                b.push(block.fc2.op(hidden, h).added(Some(part(m, 2))));
+                b.scope(|b| {
+                    let (u, hidden) = (block.fc1.input(b, rows)?, block.fc2.input(b, rows)?);
+                    b.push(block.norm.op(h, Some(Modulation { shift: part(m, 0), scale: part(m, 1) }), u));
+                    b.push(block.fc1.op(u, hidden).then(Activation::Silu));
+                    b.push(block.fc2.op(hidden, h).added(Some(part(m, 2))));
+                    Ok(())
+                })?;
             }
             let modulation = Some(Modulation { shift: part(last, 0), scale: part(last, 1) });
+            let u = self.last.input(b, rows)?;
             b.push(LayerNorm { x: h, affine: None, modulation, out: u });
             b.push(self.last.op(u, eps));
             Ok(())

@@ -240,7 +240,7 @@ impl<'a> Work<'a> {
                 for block in &net.encoder {
                     block.plan(b, x, 0..front + known, net.config.encoder_heads)?;
                 }
-                let h = b.scratch(groups * (front + known), net.config.encoder_dim)?.grouped(groups);
+                let h = net.decoder_in.input(b, groups * (front + known))?.grouped(groups);
                 let y = b.scratch(groups * (front + known), net.config.decoder_dim)?.grouped(groups);
                 b.push(net.encoder_norm.op(x, None, h));
                 b.push(net.decoder_in.op(h, y));

@@ -71,8 +71,6 @@ pub enum Tail {
 struct Place {
     /// `[all, D]`
     x: View,
-    /// `[all, D]`: room for what a block computes in between
-    h: View,
     /// The place in turn 0.
     first: usize,
 }
@@ -186,7 +184,6 @@ impl Rar {
 
             b.segment(Stage::Discrete, first, turns);
             let x = b.scratch(all, d)?;
-            let h = b.scratch(all, d)?;
             let token = match first {
                 0 => Source::Table(self.cls.clone(), Index::Turn { first: 0, step: 0 }),
                 p => Source::Table(self.embeddings.clone(), Index::From { ids: sequences.entry(p - 1), offset: 0 }),
@@ -198,12 +195,13 @@ impl Rar {
             }
             b.push(SumRows::new(sources, x));
             for ((block, modulation), cache) in self.blocks.iter().zip(modulations).zip(shared.caches) {
-                self.plan_block(b, block, Place { x, h, first }, modulation, *cache)?;
+                self.plan_block(b, block, Place { x, first }, modulation, *cache)?;
             }
             let Some(tail) = tail else { return Ok(()) };
 
             // Scale first here; every other modulation starts with the shift.
             let modulation = Modulation { scale: last.columns(0..d), shift: last.columns(d..2 * d) };
+            let h = self.head.input(b, all)?;
             b.push(LayerNorm { x, affine: None, modulation: Some(modulation), out: h });
             let codes = self.config.codebook_size;
             match tail {
@@ -327,15 +325,16 @@ impl Rar {
         &self,
         b: &mut Builder,
         RarBlock { block, q_norm, k_norm, .. }: &RarBlock,
-        Place { x, h, first }: Place,
+        Place { x, first }: Place,
         modulation: View,
         (keys, values): (View, View),
     ) -> Result<()> {
         let (d, all) = (self.config.hidden_size, x.count());
         let part = |i: usize| modulation.columns(i * d..(i + 1) * d);
         b.scope(|b| {
+            let h = block.qkv.input(b, all)?;
             let qkv = b.scratch(all, 3 * d)?;
-            let q = b.scratch(all, d)?;
+            let [q, attended] = [b.scratch(all, d)?, b.scratch(all, d)?];
             let place = |cache: View| cache.rows(first..first + 1).stepping(d);
             b.push(block.norm1.op(x, Some(Modulation { shift: part(0), scale: part(1) }), h));
             b.push(block.qkv.op(h, qkv));
@@ -350,13 +349,13 @@ impl Rar {
                 v: values,
                 keys: keys_so_far,
                 heads: self.config.heads,
-                out: h.grouped(all),
+                out: attended.grouped(all),
             });
-            b.push(block.proj.op(h, x).added(Some(part(2))));
+            b.push(block.proj.op(attended, x).added(Some(part(2))));
             Ok(())
         })?;
         b.scope(|b| {
-            let hidden = b.scratch(all, self.config.mlp_size)?;
+            let (h, hidden) = (block.fc1.input(b, all)?, block.fc2.input(b, all)?);
             b.push(block.norm2.op(x, Some(Modulation { shift: part(3), scale: part(4) }), h));
             b.push(block.fc1.op(h, hidden).then(Activation::Gelu));
             b.push(block.fc2.op(hidden, x).added(Some(part(5))));

@@ -1,7 +1,7 @@
 //! What the transformers share: dense layers, norms, the blocks of stage 2.
 
 use crate::error::Result;
-use crate::ops::{Activation, Attention, Keys, LayerNorm, Linear, Modulation};
+use crate::ops::{Activation, Attention, Keys, LayerNorm, Linear, Modulation, Operand};
 use crate::plan::{Builder, View};
 use crate::tensor::{Matrix, Weight};
 use crate::weights::Part;
@@ -26,8 +26,14 @@ impl Dense {
     }
 
     /// The layer from `x` to `out`.
-    pub(super) fn op(&self, x: View, out: View) -> Linear {
+    pub(super) fn op(&self, x: impl Into<Operand>, out: impl Into<Operand>) -> Linear {
         Linear::new(x, &self.w, self.b.as_ref(), out)
+    }
+
+    /// Scratch memory for `rows` rows that only this layer and its like read, in the form that suits it best.
+    pub(super) fn input(&self, b: &mut Builder, rows: usize) -> Result<Operand> {
+        let form = self.w.format().form();
+        Ok(Operand { view: b.scratch(rows, form.words(self.w.cols()))?, form })
     }
 
     /// Outputs `rows` only.
@@ -53,8 +59,8 @@ impl Norm {
     }
 
     /// The layer norm from `x` to `out`.
-    pub(super) fn op(&self, x: View, modulation: Option<Modulation>, out: View) -> LayerNorm {
-        LayerNorm { x, affine: Some((self.w.clone(), self.b.clone())), modulation, out }
+    pub(super) fn op(&self, x: View, modulation: Option<Modulation>, out: impl Into<Operand>) -> LayerNorm {
+        LayerNorm { x, affine: Some((self.w.clone(), self.b.clone())), modulation, out: out.into() }
     }
 
     /// Weight and bias.
@@ -93,7 +99,7 @@ impl Block {
         let (groups, all, width) = (x.layout.groups, x.layout.rows, x.cols());
         let wanted = x.rows(rows.clone());
         b.scope(|b| {
-            let h = b.scratch(groups * all, width)?.grouped(groups);
+            let h = self.qkv.input(b, groups * all)?.grouped(groups);
             let attended = b.scratch(groups * rows.len(), width)?.grouped(groups);
             b.push(self.norm1.op(x, None, h));
             let (q, k, v) = if rows.len() == all {
@@ -112,8 +118,8 @@ impl Block {
             Ok(())
         })?;
         b.scope(|b| {
-            let h = b.scratch(groups * rows.len(), width)?.grouped(groups);
-            let hidden = b.scratch(groups * rows.len(), self.fc1.w.rows())?.grouped(groups);
+            let h = self.fc1.input(b, groups * rows.len())?.grouped(groups);
+            let hidden = self.fc2.input(b, groups * rows.len())?.grouped(groups);
             b.push(self.norm2.op(wanted, None, h));
             b.push(self.fc1.op(h, hidden).then(Activation::Gelu));
             b.push(self.fc2.op(hidden, wanted).added(None));

@@ -4,10 +4,11 @@
 //! All `[M, D]`; weight and bias `[D]`. Mean and variance in two passes in f32: error about 1e-6 of the row's
 //! largest |x - mean| / std. FLOPs: 8 M D.
 
-use super::{Kernel, Out, words};
-use crate::plan::{Cost, Cx, View};
+use super::{Kernel, Operand, Out, words};
+use crate::plan::{Cost, Cx, View, WorkerMemory};
+use crate::simd::panels::Prepare;
 use crate::simd::{Job, Simd};
-use crate::tensor::{TileMut, Weight};
+use crate::tensor::{Form, TileMut, Weight};
 
 /// Shift and scale of an adaptive layer (Peebles and Xie, 2212.09748, section 3.2), one row for each row of `x`.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +29,7 @@ pub struct LayerNorm {
     /// Shift and scale by row.
     pub modulation: Option<Modulation>,
     /// `[M, D]`
-    pub out: View,
+    pub out: Operand,
 }
 
 /// Added to every variance, in all networks of the graph.
@@ -38,25 +39,37 @@ impl Kernel for LayerNorm {
     const NAME: &'static str = "layer_norm";
 
     fn out(&self) -> Out {
-        Out::new(self.out, (4096 / self.out.cols().max(1)).max(1), self.out.cols())
+        Out::new(self.out.view, (4096 / self.x.cols().max(1)).max(1), self.out.view.cols())
     }
 
     fn cost(&self) -> Cost {
-        let n = self.out.count() * self.out.cols();
+        let n = self.x.count() * self.x.cols();
         let modulation = if self.modulation.is_some() { 2 * n } else { 0 };
-        Cost { bytes: words(2 * n + modulation), flops: 8 * n as u64 }
+        Cost { bytes: words(n + self.out.view.count() * self.out.view.cols() + modulation), flops: 8 * n as u64 }
+    }
+
+    fn worker_words(&self) -> usize {
+        if self.out.form == Form::Numbers { 0 } else { WorkerMemory::words([self.x.cols()]) }
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
         let x = cx.mat::<f32>(&self.x);
+        let mut memory = cx.worker_memory();
+        let [row] = memory.split([if self.out.form == Form::Numbers { 0 } else { x.layout().cols }]);
         let modulation = self.modulation.map(|m| (cx.mat::<f32>(&m.shift), cx.mat::<f32>(&m.scale)));
         for i in out.rows() {
+            let to = out.row(i);
+            let out = if self.out.form == Form::Numbers { &mut *to } else { &mut *row };
             cx.isa().run(Normalise {
                 x: x.row(i),
                 affine: self.affine.as_ref().map(|(w, b)| (w.f32(), b.f32())),
                 modulation: modulation.map(|(shift, scale)| (shift.row(i), scale.row(i))),
-                out: out.row(i),
+                out,
             });
+            if self.out.form != Form::Numbers {
+                let to = bytemuck::cast_slice_mut(to);
+                cx.isa().run_dots(Prepare { form: self.out.form, x: row, to });
+            }
         }
     }
 }
@@ -171,7 +184,7 @@ pub(super) mod tests {
                 x,
                 affine: affine.then(|| (weight(&w), weight(&b))),
                 modulation: modulated.then(|| Modulation { scale: mods.columns(0..d), shift: mods.columns(d..2 * d) }),
-                out,
+                out: out.into(),
             };
             for (isa, y) in lab.run(op) {
                 // The mean is rounded to half an ulp of `far`, then divided by a deviation of about a half.

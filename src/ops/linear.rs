@@ -4,30 +4,33 @@
 //! products at most K / 2^24 of their absolute sum, besides what the [`Format`] rounds.
 //! Bytes: every operand once. FLOPs: 2 M N K.
 
-use super::product::{Epilogue, Input, Rows, multiply, parts, tile_rows};
+use super::product::{Epilogue, Input, Operand, Rows, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::tensor::packed::PANEL;
-use crate::tensor::{Format, Matrix, TileMut, Weight};
+use crate::tensor::{Form, Format, Matrix, TileMut, Weight};
 
 /// The op.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[M, K]`
-    pub x: View,
+    /// `[M, K]`, as numbers or in the form that products with `w` read.
+    pub x: Operand,
     /// `[N, K]`
     pub w: Matrix,
     /// What follows.
     pub epilogue: Epilogue,
-    /// `[M, N]`
-    pub out: View,
+    /// `[M, N]`; in another form than numbers nothing can be added to what is there.
+    pub out: Operand,
 }
 
 impl Linear {
     /// `out = x W^T + bias`
-    pub fn new(x: View, w: &Matrix, bias: Option<&Weight>, out: View) -> Self {
+    pub fn new(x: impl Into<Operand>, w: &Matrix, bias: Option<&Weight>, out: impl Into<Operand>) -> Self {
+        let (x, out) = (x.into(), out.into());
         let epilogue = Epilogue { bias: bias.cloned(), ..Epilogue::default() };
-        assert_eq!((x.cols(), w.rows(), x.count()), (w.cols(), out.cols(), out.count()), "{w:?}");
+        let read = x.form == Form::Numbers || x.form == w.format().form();
+        assert!(read && x.holds(w.cols()) && out.holds(w.rows()), "{x:?} times {w:?} to {out:?}");
+        assert_eq!(x.view.count(), out.view.count(), "{w:?}");
         Self { x, w: w.clone(), epilogue, out }
     }
 
@@ -39,6 +42,7 @@ impl Linear {
 
     /// Added to what `out` holds, each element times `gate` if there is one.
     pub fn added(mut self, gate: Option<View>) -> Self {
+        assert_eq!(self.out.form, Form::Numbers, "{:?}", self.w);
         self.epilogue.gate = gate;
         self.epilogue.add = true;
         self
@@ -61,42 +65,47 @@ impl Kernel for Linear {
     const NAME: &'static str = "linear";
 
     fn out(&self) -> Out {
-        let rows = self.x.count();
+        let (rows, cols) = (self.x.view.count(), self.w.rows());
+        let lying = Rows::of(&self.x, &self.w) == Rows::Lying;
+        let tile = |rows, cols| Out::new(self.out.view, rows, self.out.form.words(cols));
         if rows < TALL {
             let panels = FEW_ROWS_BYTES / (4 * self.w.panel_words()).max(1);
             // To quantise a row costs as much as some dozen columns.
-            let least = if self.w.format() == Format::Q8 && rows > 4 { 4 } else { 1 };
-            return Out::new(self.out, rows, (panels * PANEL / STRIP).max(least) * STRIP);
+            let least = if lying && self.w.format() == Format::Q8 && rows > 4 { 4 } else { 1 };
+            return tile(rows, (panels * PANEL / STRIP).max(least) * STRIP);
         }
         // To bring a row of the input into the kernel's form costs as much as a few dozen columns.
-        let most = match self.w.format() {
-            Format::F32 | Format::Wide => 2 * STRIP,
-            Format::Bf16 => 4 * STRIP,
-            Format::Q8 => 8 * STRIP,
+        let most = match self.w.format().form() {
+            Form::Pairs if lying => 4 * STRIP,
+            Form::Blocks if lying => 8 * STRIP,
+            _ => 2 * STRIP,
         };
-        let (tile_rows, cols) = (tile_rows(&self.w, rows), self.out.cols());
+        let tile_rows = tile_rows(&self.w, rows);
         let across = cols.div_ceil(most).max(TILES.div_ceil(rows.div_ceil(tile_rows)));
-        Out::new(self.out, tile_rows, cols.div_ceil(across).next_multiple_of(STRIP))
+        tile(tile_rows, cols.div_ceil(across).next_multiple_of(STRIP))
     }
 
     fn cost(&self) -> Cost {
-        let (m, n, k) = (self.x.count(), self.out.cols(), self.x.cols());
+        let (m, n, k) = (self.x.view.count(), self.w.rows(), self.w.cols());
         let extra = self.epilogue.gate.map_or(0, |_| m * n) + if self.epilogue.add { m * n } else { 0 };
-        Cost { bytes: words(m * k + m * n + extra) + self.w.byte_len() as u64, flops: 2 * (m * n * k) as u64 }
+        let moved = m * (self.x.view.cols() + self.out.view.cols()) + extra;
+        Cost { bytes: words(moved) + self.w.byte_len() as u64, flops: 2 * (m * n * k) as u64 }
     }
 
     fn worker_words(&self) -> usize {
         let out = self.out();
-        WorkerMemory::words(parts(&self.w, Rows::Lying, out.tile_rows, out.tile_cols))
+        let cols = self.out.numbers(&(0..out.tile_cols), out.tile_cols.max(self.w.rows()));
+        WorkerMemory::words(parts(&self.w, Rows::of(&self.x, &self.w), out.tile_rows, cols.len()))
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
-        let (rows, cols) = (out.rows(), out.cols());
+        let (rows, cols) = (out.rows(), self.out.numbers(&out.cols(), self.w.rows()));
         let mut memory = cx.worker_memory();
-        let [sums, _, input] = memory.split(parts(&self.w, Rows::Lying, rows.len(), cols.len()));
-        let input = Input::lying(cx, &self.w, cx.mat(&self.x), rows.clone(), input);
-        let sums = multiply(cx, &input, &self.w, cols, sums);
-        self.epilogue.store(cx, &sums, rows, &mut out);
+        let parts = parts(&self.w, Rows::of(&self.x, &self.w), rows.len(), cols.len());
+        let [sums, _, input] = memory.split(parts);
+        let input = Input::of(cx, &self.w, &self.x, rows.clone(), input);
+        let sums = multiply(cx, &input, &self.w, cols.clone(), sums);
+        self.epilogue.store_columns(cx, &sums, rows, cols, self.out.form, &mut out);
     }
 }
 
@@ -104,6 +113,7 @@ impl Kernel for Linear {
 mod tests {
     use super::*;
     use crate::ops::testing::{Lab, close, gelu, numbers, weight_as};
+    use crate::ops::{LayerNorm, Modulation};
     use crate::tensor::DType;
     use crate::tensor::packed::BLOCK;
     use proptest::prelude::*;
@@ -166,6 +176,42 @@ mod tests {
             op.epilogue.gate = gated.then_some(gate);
             for (isa, y) in lab.run(op) {
                 close(&y, &expected, 1e-6 * k as f64, isa)?;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// norm -> fc1 -> fc2, what lies between two ops in their form or as numbers: the same bits.
+        #[test]
+        fn operands_in_the_kernels_form_are_what_numbers_become(
+            m in 1usize..40, n in 1usize..200, hidden in 1usize..300, k in 1usize..200, format in 0..FORMATS.len(),
+            gated: bool, modulated: bool, act in 0usize..3,
+        ) {
+            let (dtype, format) = FORMATS[format];
+            let matrix = |rows, cols, seed| {
+                Matrix::pack(&weight_as(dtype, &[rows, cols], &numbers(rows * cols, seed)), format).unwrap()
+            };
+            let (w1, w2) = (matrix(hidden, k, 1), matrix(n, hidden, 2));
+            let run = |form: Form| {
+                let mut lab = Lab::new();
+                let x = lab.input(m, k, &numbers(m * k, 3));
+                let (gate, mods) = (lab.input(m, hidden, &numbers(m * hidden, 4)), lab.input(m, 2 * k, &numbers(2 * m * k, 5)));
+                let mut operand = |k| Operand { view: lab.output(m, form.words(k)), form };
+                let (normed, between) = (operand(k), operand(hidden));
+                let out = lab.output(m, n);
+                let modulation = Modulation { scale: mods.columns(0..k), shift: mods.columns(k..2 * k) };
+                let norm = LayerNorm { x, affine: None, modulation: modulated.then_some(modulation), out: normed };
+                let mut first = Linear::new(normed, &w1, None, between);
+                first.epilogue.activation = [Activation::Identity, Activation::Silu, Activation::Gelu][act];
+                first.epilogue.gate = gated.then_some(gate);
+                let second = Linear::new(between, &w2, None, out);
+                lab.run_all(vec![norm.into(), first.into(), second.into()], out)
+            };
+            for ((isa, ready), (_, lying)) in run(format.form()).into_iter().zip(run(Form::Numbers)) {
+                let same = ready.iter().zip(&lying).all(|(a, b)| a.to_bits() == b.to_bits());
+                prop_assert!(same, "{format:?} on {isa}");
             }
         }
     }

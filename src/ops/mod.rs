@@ -30,7 +30,7 @@ pub use layer_norm::{LayerNorm, Modulation};
 pub use linear::Linear;
 pub use nearest_code::NearestCode;
 pub use noise::Noise;
-pub use product::Epilogue;
+pub use product::{Epilogue, Operand};
 pub use sum_rows::{Index, Source, SumRows};
 pub use token_draw::TokenDraw;
 

@@ -37,7 +37,7 @@ impl Kernel for NearestCode {
     }
 
     fn worker_words(&self) -> usize {
-        let [sums, _, input] = parts(&self.packed, Rows::Lying, ROWS, self.codebook.rows());
+        let [sums, _, input] = parts(&self.packed, Rows::of(&self.x.into(), &self.packed), ROWS, self.codebook.rows());
         WorkerMemory::words([sums, input, self.codebook.rows()])
     }
 
@@ -47,9 +47,9 @@ impl Kernel for NearestCode {
         let x = cx.mat::<f32>(&self.x);
         let table = self.codebook.f32();
         let mut memory = cx.worker_memory();
-        let [sums, _, input] = parts(&self.packed, Rows::Lying, rows.len(), codes);
+        let [sums, _, input] = parts(&self.packed, Rows::of(&self.x.into(), &self.packed), rows.len(), codes);
         let [sums, input, distances] = memory.split([sums, input, codes]);
-        let input = Input::lying(cx, &self.packed, x, rows.clone(), input);
+        let input = Input::of(cx, &self.packed, &self.x.into(), rows.clone(), input);
         let sums = multiply(cx, &input, &self.packed, 0..codes, sums);
         for (i, sums) in rows.zip(sums.rows()) {
             let x = x.row(i);

@@ -2,10 +2,10 @@
 
 use super::Activation;
 use crate::plan::{Cx, View};
-use crate::simd::panels::{Prepare, Product, prepared_words};
+use crate::simd::panels::{Prepare, Product, prepare};
 use crate::simd::{Job, Simd};
-use crate::tensor::packed::{Format, PANEL};
-use crate::tensor::{Layout, Mat, Matrix, TileMut, Weight};
+use crate::tensor::packed::{BLOCK, PANEL};
+use crate::tensor::{Form, Format, Layout, Mat, Matrix, TileMut, Weight};
 use std::ops::Range;
 
 /// What happens to a product before it is stored: `out = (out if add) + gate * activation(product + bias)`.
@@ -21,21 +21,71 @@ pub struct Epilogue {
     pub add: bool,
 }
 
-/// Whether the input of a product lies in the arena row by row or is gathered for each tile.
+/// A matrix in the arena and the form of its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operand {
+    /// `[M, words of a row]`
+    pub view: View,
+    /// Of its rows.
+    pub form: Form,
+}
+
+impl From<View> for Operand {
+    fn from(view: View) -> Self {
+        Self { view, form: Form::Numbers }
+    }
+}
+
+impl Operand {
+    /// Rows `rows` of each group.
+    pub fn rows(self, rows: Range<usize>) -> Self {
+        Self { view: self.view.rows(rows), ..self }
+    }
+
+    /// One group for each of `groups` equal runs of rows, as [`View::grouped`].
+    pub fn grouped(self, groups: usize) -> Self {
+        Self { view: self.view.grouped(groups), ..self }
+    }
+
+    /// Whether its rows are of `k` numbers.
+    pub(super) fn holds(&self, k: usize) -> bool {
+        self.view.cols() == self.form.words(k)
+    }
+
+    /// The numbers, of `all`, that the words `words` of a row are.
+    pub(super) fn numbers(&self, words: &Range<usize>, all: usize) -> Range<usize> {
+        let (numbers, unit) = self.form.unit();
+        words.start / unit * numbers..all.min(words.end / unit * numbers)
+    }
+}
+
+/// Where a product's input comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rows {
+    /// It lies in the arena in the form that the kernel reads.
+    Ready,
+    /// It lies in the arena as numbers.
     Lying,
+    /// It is gathered for each tile.
     Gathered,
+}
+
+impl Rows {
+    /// How `x` lies for a product with `w`.
+    pub(super) fn of(x: &Operand, w: &Matrix) -> Self {
+        if x.form == w.format().form() { Self::Ready } else { Self::Lying }
+    }
 }
 
 /// The lengths of a worker's three parts of memory for a tile of `rows x cols`: sums, one gathered row, the input in
 /// the form that the kernel reads.
 pub(super) fn parts(w: &Matrix, input: Rows, rows: usize, cols: usize) -> [usize; 3] {
-    let (k, words) = (w.cols(), prepared_words(w.format(), w.cols()));
-    let (row, each) = match (input, words) {
-        (Rows::Lying, words) => (0, words),
-        (Rows::Gathered, 0) => (0, k),
-        (Rows::Gathered, words) => (k, words),
+    let (k, form) = (w.cols(), w.format().form());
+    let (row, each) = match input {
+        Rows::Ready => (0, 0),
+        Rows::Lying => (0, form.words(k)),
+        Rows::Gathered if form == Form::Numbers => (0, k),
+        Rows::Gathered => (k, form.words(k)),
     };
     // Columns that start inside a panel touch one more.
     let width = (cols.div_ceil(PANEL) + 1) * PANEL;
@@ -47,10 +97,7 @@ pub(super) fn parts(w: &Matrix, input: Rows, rows: usize, cols: usize) -> [usize
 pub(super) fn tile_rows(w: &Matrix, rows: usize) -> usize {
     const INPUT_WORDS: usize = 64 * 1024;
     const GROUP: usize = 6;
-    let words = match prepared_words(w.format(), w.cols()) {
-        0 => w.cols(),
-        words => words,
-    };
+    let words = w.format().form().words(w.cols());
     let most = (INPUT_WORDS / words.max(1)).clamp(4 * GROUP, 16 * GROUP);
     rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(GROUP)
 }
@@ -63,25 +110,22 @@ pub(super) struct Input<'a> {
 
 impl<'a> Input<'a> {
     /// Rows `rows` of `x`; `memory` is the third of [`parts`].
-    pub(super) fn lying(cx: &Cx<'_>, w: &Matrix, x: Mat<'a, f32>, rows: Range<usize>, memory: &'a mut [f32]) -> Self {
-        match prepared_words(w.format(), w.cols()) {
-            0 => Self { words: x.cast(), rows },
-            words => {
-                let memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
-                for (to, i) in memory.chunks_exact_mut(words).zip(rows.clone()) {
-                    cx.isa().run_dots(Prepare { format: w.format(), x: x.row(i), to });
-                }
-                Self { words: Mat::new(memory, Layout::dense(rows.len(), words)), rows: 0..rows.len() }
-            }
+    pub(super) fn of(cx: &Cx<'a>, w: &Matrix, x: &Operand, rows: Range<usize>, memory: &'a mut [f32]) -> Self {
+        if Rows::of(x, w) == Rows::Ready {
+            return Self { words: cx.mat(&x.view), rows };
         }
+        let (form, x) = (w.format().form(), cx.mat::<f32>(&x.view));
+        let words = form.words(w.cols());
+        let memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
+        for (to, i) in memory.chunks_exact_mut(words.max(1)).zip(rows.clone()) {
+            cx.isa().run_dots(Prepare { form, x: x.row(i), to });
+        }
+        Self { words: Mat::new(memory, Layout::dense(rows.len(), words)), rows: 0..rows.len() }
     }
 
     /// `count` rows that `write` writes in the form that the kernel reads; `memory` is the third of [`parts`].
     pub(super) fn ready(w: &Matrix, count: usize, memory: &'a mut [f32], write: impl Fn(usize, &mut [u32])) -> Self {
-        let words = match prepared_words(w.format(), w.cols()) {
-            0 => w.cols(),
-            words => words,
-        };
+        let words = w.format().form().words(w.cols());
         let memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
         memory.chunks_exact_mut(words.max(1)).take(count).enumerate().for_each(|(i, to)| write(i, to));
         Self { words: Mat::new(memory, Layout::dense(count, words)), rows: 0..count }
@@ -96,21 +140,17 @@ impl<'a> Input<'a> {
         memory: &'a mut [f32],
         gather: impl Fn(usize, &mut [f32]),
     ) -> Self {
-        let words = match prepared_words(w.format(), w.cols()) {
-            0 => {
-                let each = memory.chunks_exact_mut(w.cols().max(1));
-                each.zip(rows.clone()).for_each(|(to, i)| gather(i, to));
-                w.cols()
+        let form = w.format().form();
+        let words = form.words(w.cols());
+        if form == Form::Numbers {
+            memory.chunks_exact_mut(words.max(1)).zip(rows.clone()).for_each(|(to, i)| gather(i, to));
+        } else {
+            let each = bytemuck::cast_slice_mut::<f32, u32>(memory).chunks_exact_mut(words.max(1));
+            for (to, i) in each.zip(rows.clone()) {
+                gather(i, row);
+                cx.isa().run_dots(Prepare { form, x: row, to });
             }
-            words => {
-                let each = bytemuck::cast_slice_mut::<f32, u32>(memory).chunks_exact_mut(words);
-                for (to, i) in each.zip(rows.clone()) {
-                    gather(i, row);
-                    cx.isa().run_dots(Prepare { format: w.format(), x: row, to });
-                }
-                words
-            }
-        };
+        }
         let words = Mat::new(bytemuck::cast_slice(memory), Layout::dense(rows.len(), words));
         Self { words, rows: 0..rows.len() }
     }
@@ -160,61 +200,101 @@ impl Epilogue {
     /// Finishes the sums of `rows` (the tile's rows) into the tile.
     pub(super) fn store(&self, cx: &Cx<'_>, sums: &Sums<'_>, rows: Range<usize>, out: &mut TileMut<'_, f32>) {
         let cols = out.cols();
-        self.store_columns(cx, sums, rows, cols, out);
+        self.store_columns(cx, sums, rows, cols, Form::Numbers, out);
     }
 
-    /// Finishes the sums of `rows` and `cols` into their part of the tile.
+    /// Finishes the sums of `rows` and `cols` into their part of the tile, whose rows are in that form.
     pub(super) fn store_columns(
         &self,
         cx: &Cx<'_>,
         sums: &Sums<'_>,
         rows: Range<usize>,
         cols: Range<usize>,
+        form: Form,
         out: &mut TileMut<'_, f32>,
     ) {
         let bias = self.bias.as_ref().map(|b| &b.f32()[cols.clone()]);
-        let gate = self.gate.as_ref().map(|g| cx.mat::<f32>(g));
-        let first = out.cols().start;
-        let within = cols.start - first..cols.end - first;
-        for (sums, i) in sums.rows().zip(rows) {
-            let gate = gate.as_ref().map(|g| &g.row(i)[cols.clone()]);
-            let out = &mut out.row(i)[within.clone()];
-            cx.isa().run(Finish { sums, bias, activation: self.activation, gate, add: self.add, out });
+        let gate = self.gate.as_ref().map(|g| cx.mat::<f32>(g).columns(cols.clone()));
+        let (numbers, words) = form.unit();
+        let first = cols.start / numbers * words - out.cols().start;
+        let place = first..first + form.words(cols.len());
+        let finish = Finish { sums, rows, bias, gate, activation: self.activation, add: self.add, form, place, out };
+        match form {
+            Form::Numbers => cx.isa().run(finish),
+            Form::Pairs | Form::Blocks => cx.isa().run_dots(finish),
         }
     }
 }
 
-struct Finish<'a> {
-    sums: &'a [f32],
+/// What follows the sums, for all rows of a tile.
+struct Finish<'a, 'b> {
+    sums: &'a Sums<'a>,
+    /// The rows of the result that the sums are of.
+    rows: Range<usize>,
     bias: Option<&'a [f32]>,
+    /// The columns of the sums.
+    gate: Option<Mat<'a, f32>>,
     activation: Activation,
-    gate: Option<&'a [f32]>,
     add: bool,
-    out: &'a mut [f32],
+    form: Form,
+    /// Words of the tile's rows.
+    place: Range<usize>,
+    out: &'a mut TileMut<'b, f32>,
 }
 
-impl Job for Finish<'_> {
+impl Job for Finish<'_, '_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let n = self.out.len();
-        self.sums = &self.sums[..n];
-        [&mut self.bias, &mut self.gate].into_iter().flatten().for_each(|row| *row = &row[..n]);
-        let mut at = 0;
-        while at + S::LANES <= n {
-            self.part::<S, true>(s, at);
-            at += S::LANES;
-        }
-        if at < n {
-            self.part::<S, false>(s, at);
+    fn run<S: Simd>(self, s: S) {
+        let Self { sums, rows, bias, gate, activation, add, form, place, out } = self;
+        for (sums, i) in sums.rows().zip(rows) {
+            let out = &mut out.row(i)[place.clone()];
+            let gate = gate.as_ref().map(|g| g.row(i));
+            if form == Form::Numbers {
+                finish(s, Line { sums, bias, gate, activation, add }, out);
+                continue;
+            }
+            // A few vectors at a time, on the stack.
+            let mut some = [0.0; BLOCK];
+            let words = bytemuck::cast_slice_mut::<f32, u32>(out).chunks_mut(form.words(BLOCK));
+            for (k, (sums, words)) in sums.chunks(BLOCK).zip(words).enumerate() {
+                let part = k * BLOCK..k * BLOCK + sums.len();
+                let [bias, gate] = [bias, gate].map(|row| row.map(|row| &row[part.clone()]));
+                finish(s, Line { sums, bias, gate, activation, add: false }, &mut some[..sums.len()]);
+                prepare(s, form, &some[..sums.len()], words);
+            }
         }
     }
 }
 
-impl Finish<'_> {
+/// One row of [`Finish`], or some of it.
+struct Line<'a> {
+    sums: &'a [f32],
+    bias: Option<&'a [f32]>,
+    gate: Option<&'a [f32]>,
+    activation: Activation,
+    add: bool,
+}
+
+#[inline(always)]
+fn finish<S: Simd>(s: S, mut line: Line<'_>, out: &mut [f32]) {
+    let n = out.len();
+    line.sums = &line.sums[..n];
+    [&mut line.bias, &mut line.gate].into_iter().flatten().for_each(|row| *row = &row[..n]);
+    let mut at = 0;
+    while at + S::LANES <= n {
+        line.part::<S, true>(s, at, out);
+        at += S::LANES;
+    }
+    if at < n {
+        line.part::<S, false>(s, at, out);
+    }
+}
+
+impl Line<'_> {
     #[inline(always)]
-    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
+    fn part<S: Simd, const WHOLE: bool>(&self, s: S, at: usize, out: &mut [f32]) {
         let mut y = s.load_at::<WHOLE>(self.sums, at);
         if let Some(bias) = self.bias {
             y = s.add(y, s.load_at::<WHOLE>(bias, at));
@@ -224,8 +304,8 @@ impl Finish<'_> {
             y = s.mul(y, s.load_at::<WHOLE>(gate, at));
         }
         if self.add {
-            y = s.add(s.load_at::<WHOLE>(self.out, at), y);
+            y = s.add(s.load_at::<WHOLE>(out, at), y);
         }
-        s.store_at::<WHOLE>(self.out, at, y);
+        s.store_at::<WHOLE>(out, at, y);
     }
 }

@@ -8,7 +8,7 @@
 
 use super::{Job, Simd};
 use crate::tensor::Mat;
-use crate::tensor::packed::{BLOCK, Format, LINE, PANEL, steps_per_unit};
+use crate::tensor::packed::{BLOCK, Form, Format, LINE, PANEL, steps_per_unit};
 use std::ops::Range;
 
 /// Words of a line.
@@ -22,7 +22,7 @@ const PASS_WORDS: usize = 64 * 1024;
 
 /// The product of some rows of `x` with some panels.
 pub struct Product<'a> {
-    /// The left operand: f32 bits for [`Format::F32`] and [`Format::Wide`], else rows made by [`Prepare`].
+    /// The left operand, in the format's [`Form`].
     pub x: Mat<'a, u32>,
     /// Rows of `x` to take.
     pub rows: Range<usize>,
@@ -223,7 +223,7 @@ struct Block;
 
 impl Kind for Block {
     const NUMBERS: usize = BLOCK;
-    const WORDS: usize = BLOCK / 4 + 2;
+    const WORDS: usize = Form::Blocks.unit().1;
     const LINES: usize = BLOCK / 4 + 1;
 
     #[inline(always)]
@@ -389,25 +389,13 @@ impl Product<'_> {
     }
 }
 
-/// Words that a row of `k` numbers takes in the form that a format's kernel reads; 0 where that is f32, in place.
-pub const fn prepared_words(format: Format, k: usize) -> usize {
-    match format {
-        Format::F32 | Format::Wide => 0,
-        Format::Bf16 => k.div_ceil(2),
-        Format::Q8 => k.div_ceil(BLOCK) * Block::WORDS,
-    }
-}
-
-/// Brings a row into the form that the kernel of `format` reads.
-///
-/// [`Format::Bf16`]: pairs rounded to the nearest, ties to even. [`Format::Q8`]: by block sixteen words of four signed
-/// bytes, the f32 scale, and -128 times the bytes' sum.
+/// Brings a row into a form that products read.
 pub struct Prepare<'a> {
-    /// The format.
-    pub format: Format,
+    /// The form.
+    pub form: Form,
     /// The row.
     pub x: &'a [f32],
-    /// [`prepared_words`] of it.
+    /// [`Form::words`] of it.
     pub to: &'a mut [u32],
 }
 
@@ -416,24 +404,30 @@ impl Job for Prepare<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match self.format {
-            Format::F32 | Format::Wide => {}
-            Format::Bf16 => {
-                for (x, to) in self.x.chunks(2 * S::LANES).zip(self.to.chunks_mut(S::LANES)) {
-                    pairs(s, x, to);
-                }
+        prepare(s, self.form, self.x, self.to);
+    }
+}
+
+/// [`Prepare`] within another job.
+#[inline(always)]
+pub fn prepare<S: Simd>(s: S, form: Form, x: &[f32], to: &mut [u32]) {
+    match form {
+        Form::Numbers => to.copy_from_slice(bytemuck::cast_slice(x)),
+        Form::Pairs => {
+            for (x, to) in x.chunks(2 * S::LANES).zip(to.chunks_mut(S::LANES)) {
+                pairs(s, x, to);
             }
-            Format::Q8 => {
-                let (whole, last) = self.x.as_chunks::<BLOCK>();
-                let (to, _) = self.to.as_chunks_mut::<{ Block::WORDS }>();
-                for (to, x) in to.iter_mut().zip(whole) {
-                    quantise(s, x, to);
-                }
-                if !last.is_empty() {
-                    let mut full = [0.0; BLOCK];
-                    full[..last.len()].copy_from_slice(last);
-                    quantise(s, &full, &mut to[whole.len()]);
-                }
+        }
+        Form::Blocks => {
+            let (whole, last) = x.as_chunks::<BLOCK>();
+            let (to, _) = to.as_chunks_mut::<{ Block::WORDS }>();
+            for (to, x) in to.iter_mut().zip(whole) {
+                quantise(s, x, to);
+            }
+            if !last.is_empty() {
+                let mut full = [0.0; BLOCK];
+                full[..last.len()].copy_from_slice(last);
+                quantise(s, &full, &mut to[whole.len()]);
             }
         }
     }

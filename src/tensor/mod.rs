@@ -11,5 +11,5 @@ pub use aligned::AlignedBytes;
 pub use dtype::DType;
 pub use filter::Filter;
 pub use matrix::{Layout, Mat, TileMut};
-pub use packed::{Format, Matrix, Precision};
+pub use packed::{Form, Format, Matrix, Precision};
 pub use weight::{Elements, SharedBytes, Weight};

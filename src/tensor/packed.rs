@@ -92,6 +92,15 @@ impl Format {
         }
     }
 
+    /// The form of the input.
+    pub const fn form(self) -> Form {
+        match self {
+            Self::F32 | Self::Wide => Form::Numbers,
+            Self::Bf16 => Form::Pairs,
+            Self::Q8 => Form::Blocks,
+        }
+    }
+
     /// Dtype and shape of a packed matrix `[rows, k]` in a file.
     pub fn stored(self, rows: usize, k: usize) -> (DType, Vec<usize>) {
         let (panels, lines) = (rows.div_ceil(PANEL), self.lines(k));
@@ -100,6 +109,37 @@ impl Format {
             Self::Wide | Self::Bf16 => (DType::BF16, vec![panels, lines, PANEL, 2]),
             Self::Q8 => (DType::U8, vec![panels, lines, LINE]),
         }
+    }
+}
+
+/// The form in which a product reads its input, row by row. An op that writes what only products read may write it in
+/// their form at once: to bring a row into it costs as much as some columns of the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Form {
+    /// f32, for [`Format::F32`] and [`Format::Wide`].
+    #[default]
+    Numbers,
+    /// For [`Format::Bf16`]: words of two bf16, rounded to the nearest, ties to even.
+    Pairs,
+    /// For [`Format::Q8`], each [`BLOCK`] numbers: sixteen words of four signed bytes, the f32 scale, and -128 times the
+    /// bytes' sum.
+    Blocks,
+}
+
+impl Form {
+    /// The least numbers that are whole words, and how many words.
+    pub const fn unit(self) -> (usize, usize) {
+        match self {
+            Self::Numbers => (1, 1),
+            Self::Pairs => (2, 1),
+            Self::Blocks => (BLOCK, BLOCK / 4 + 2),
+        }
+    }
+
+    /// Words of a row of `k` numbers.
+    pub const fn words(self, k: usize) -> usize {
+        let (numbers, words) = self.unit();
+        k.div_ceil(numbers) * words
     }
 }
 

@@ -3,8 +3,7 @@
 use super::{Conv, Pixels};
 use crate::ops::product::{Input, Rows, multiply, parts, tile_rows};
 use crate::plan::Cx;
-use crate::simd::panels::prepared_words;
-use crate::tensor::{Matrix, TileMut};
+use crate::tensor::{Form, Matrix, TileMut};
 use std::ops::Range;
 
 impl Conv {
@@ -35,7 +34,7 @@ impl Conv {
         let first = image * self.out.layout.rows;
         let all = lines.start * self.out_width..lines.end * self.out_width;
         // The pixels are in the kernel's form already, or are numbers that a row of them is made of.
-        let ready = self.pixel_words().0 < self.x.cols() || prepared_words(w.format(), w.cols()) == 0;
+        let ready = self.pixel_words().0 < self.x.cols() || w.format().form() == Form::Numbers;
         for start in all.clone().step_by(self.block(w)) {
             let block = start..all.end.min(start + self.block(w));
             let input = if ready {

@@ -18,7 +18,7 @@ use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::simd::panels::Prepare;
 use crate::tensor::packed::PANEL;
-use crate::tensor::{Filter, Format, Layout, Mat, TileMut};
+use crate::tensor::{Filter, Form, Format, Layout, Mat, TileMut};
 use std::ops::Range;
 
 /// The op.
@@ -149,7 +149,7 @@ impl Conv {
         for (i, to) in copy.chunks_exact_mut(words.max(1)).enumerate() {
             let x = x.row(first + i);
             let prepare = |x: &[f32], to: &mut [f32]| {
-                cx.isa().run_dots(Prepare { format: Format::Bf16, x, to: bytemuck::cast_slice_mut(to) });
+                cx.isa().run_dots(Prepare { form: Form::Pairs, x, to: bytemuck::cast_slice_mut(to) });
             };
             match norm {
                 Some(((scale, shift), activation)) if words == x.len() => {

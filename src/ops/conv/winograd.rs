@@ -10,6 +10,7 @@ use crate::ops::product::Sums;
 use crate::plan::Cx;
 use crate::simd::panels::Product;
 use crate::simd::{Job, Simd};
+use crate::tensor::Form;
 use crate::tensor::packed::PANEL;
 use crate::tensor::{Format, Layout, Mat, Matrix, TileMut};
 use std::ops::Range;
@@ -73,7 +74,7 @@ impl Conv {
                         if line < lines.end && column < self.out_width {
                             let row = image * self.out.layout.rows + line * self.out_width + column;
                             let sums = Sums::row(sums, columns.len());
-                            self.epilogue.store_columns(cx, &sums, row..row + 1, columns.clone(), out);
+                            self.epilogue.store_columns(cx, &sums, row..row + 1, columns.clone(), Form::Numbers, out);
                         }
                     }
                 }
