@@ -210,8 +210,11 @@ mod tests {
                 lab.run_all(vec![norm.into(), first.into(), second.into()], out)
             };
             for ((isa, ready), (_, lying)) in run(format.form()).into_iter().zip(run(Form::Numbers)) {
-                let same = ready.iter().zip(&lying).all(|(a, b)| a.to_bits() == b.to_bits());
-                prop_assert!(same, "{format:?} on {isa}");
+                // A GELU that is rounded afterwards is computed to fewer digits.
+                let bound = if act == 2 && format.form() != Form::Numbers { 2e-3 * hidden as f32 } else { 0.0 };
+                for (a, b) in ready.iter().zip(&lying) {
+                    prop_assert!((a - b).abs() <= bound, "{format:?} on {isa}: {a} and {b}");
+                }
             }
         }
     }

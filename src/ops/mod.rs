@@ -184,6 +184,15 @@ impl Activation {
             Self::Gelu => math::gelu(s, x),
         }
     }
+
+    /// The same to no more digits than a result needs that is rounded to bf16 or to a byte.
+    #[inline(always)]
+    fn apply_to_round<S: Simd>(self, s: S, x: S::V) -> S::V {
+        match self {
+            Self::Gelu => math::gelu_to_round(s, x),
+            _ => self.apply(s, x),
+        }
+    }
 }
 
 /// Bytes of `n` words.

@@ -252,7 +252,7 @@ impl Job for Finish<'_, '_> {
             let out = &mut out.row(i)[place.clone()];
             let gate = gate.as_ref().map(|g| g.row(i));
             if form == Form::Numbers {
-                finish(s, Line { sums, bias, gate, activation, add }, out);
+                finish(s, Line { sums, bias, gate, activation, add, rounds: false }, out);
                 continue;
             }
             // A few vectors at a time, on the stack.
@@ -261,7 +261,7 @@ impl Job for Finish<'_, '_> {
             for (k, (sums, words)) in sums.chunks(BLOCK).zip(words).enumerate() {
                 let part = k * BLOCK..k * BLOCK + sums.len();
                 let [bias, gate] = [bias, gate].map(|row| row.map(|row| &row[part.clone()]));
-                finish(s, Line { sums, bias, gate, activation, add: false }, &mut some[..sums.len()]);
+                finish(s, Line { sums, bias, gate, activation, add: false, rounds: true }, &mut some[..sums.len()]);
                 prepare(s, form, &some[..sums.len()], words);
             }
         }
@@ -275,6 +275,8 @@ struct Line<'a> {
     gate: Option<&'a [f32]>,
     activation: Activation,
     add: bool,
+    /// Whether the result is on its way to a coarser form.
+    rounds: bool,
 }
 
 #[inline(always)]
@@ -299,7 +301,7 @@ impl Line<'_> {
         if let Some(bias) = self.bias {
             y = s.add(y, s.load_at::<WHOLE>(bias, at));
         }
-        y = self.activation.apply(s, y);
+        y = if self.rounds { self.activation.apply_to_round(s, y) } else { self.activation.apply(s, y) };
         if let Some(gate) = self.gate {
             y = s.mul(y, s.load_at::<WHOLE>(gate, at));
         }

@@ -35,6 +35,7 @@ function!(Exp, math::exp);
 function!(Exp2, math::exp2);
 function!(Silu, math::silu);
 function!(Gelu, math::gelu);
+function!(GeluToRound, math::gelu_to_round);
 function!(Erf, math::erf);
 
 /// erf by its power series (|x| < 3) or continued fraction, in f64.
@@ -73,6 +74,7 @@ fn functions_keep_their_stated_accuracy() {
         check("silu", worst(isa, Silu, |x| x / (1.0 + (-x).exp()), |x, _| x.abs().max(1.0)), 2e-7);
         let gelu = |x: f64| x * (1.0 + erf64(x / 2f64.sqrt())) / 2.0;
         check("gelu", worst(isa, Gelu, gelu, |x, _| x.abs().max(1.0)), 2e-7);
+        check("gelu to round", worst(isa, GeluToRound, gelu, |x, _| x.abs().max(1.0)), 4.5e-5);
     }
 }
 
