@@ -299,7 +299,7 @@ fn noise(b: &mut Builder, tokens: usize, channels: usize) -> Result<Vec<Op>> {
     let seeds = b.constant_i32(&[7, 0], 2)?;
     let places = b.constant_i32(&(0..tokens as i32).collect::<Vec<_>>(), 1)?;
     let out = b.kept(tokens, channels)?;
-    Ok(vec![Noise { seeds, places, stream: Stream::Noise, first_step: Some(0), out }.into()])
+    Ok(vec![Noise { seeds, places, stream: Stream::Noise, first_step: 0, out }.into()])
 }
 
 /// A case, ready to run.

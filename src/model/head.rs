@@ -112,21 +112,23 @@ impl Draws {
     fn push_start(&self, b: &mut Builder, out: View) {
         match *self {
             Self::Seeded { seeds, places } => {
-                b.push(Noise { seeds, places, stream: Stream::Start, first_step: None, out })
+                b.push(Noise { seeds, places, stream: Stream::Start, first_step: 0, out })
             }
             Self::Given { start, .. } => b.push(SumRows::copy(start, out)),
         }
     }
 
-    /// The noise of step `first`, of the next step each turn.
-    fn push_noise(&self, b: &mut Builder, first: usize, out: View) {
+    /// `[B N, C]`: the noise of step `first`, of the next of `turns` steps each turn.
+    fn plan_noise(&self, b: &mut Builder, first: usize, turns: usize, token_dim: usize) -> Result<View> {
         match *self {
             Self::Seeded { seeds, places } => {
-                b.push(Noise { seeds, places, stream: Stream::Noise, first_step: Some(first), out });
+                let (images, rows) = (places.layout.groups, places.count());
+                let all = b.scratch(turns * rows, token_dim)?;
+                let out = all.grouped(turns * images);
+                b.push(Noise { seeds, places, stream: Stream::Noise, first_step: first, out });
+                Ok(all.rows(0..rows).stepping(rows * token_dim))
             }
-            Self::Given { noise, step_words, .. } => {
-                b.push(SumRows::copy(noise.offset(first * step_words).stepping(step_words), out));
-            }
+            Self::Given { noise, step_words, .. } => Ok(noise.offset(first * step_words).stepping(step_words)),
         }
     }
 }
@@ -222,9 +224,8 @@ impl Head {
                 b.scope(|b| {
                     b.segment(Stage::Head, round, 1);
                     let (modulations, last) = self.plan_modulations(b, condition, diffusion, first, turns)?;
+                    let noise = draws.plan_noise(b, first, turns, c)?;
                     b.segment(Stage::Head, round, turns);
-                    let noise = b.scratch(images * places, c)?;
-                    draws.push_noise(b, first, noise.grouped(images));
                     let eps = b.scratch(rows, 2 * c)?;
                     self.plan_eps(b, x.repeated(halves), &modulations, last, eps)?;
                     b.push(DiffusionStep {

@@ -32,6 +32,9 @@ pub struct LayerNorm {
     pub out: Operand,
 }
 
+/// Numbers of a tile, about.
+const TILE: usize = 1024;
+
 /// Added to every variance, in all networks of the graph.
 pub(super) const EPSILON: f32 = 1e-6;
 
@@ -39,7 +42,7 @@ impl Kernel for LayerNorm {
     const NAME: &'static str = "layer_norm";
 
     fn out(&self) -> Out {
-        Out::new(self.out.view, (4096 / self.x.cols().max(1)).max(1), self.out.view.cols())
+        Out::new(self.out.view, (TILE / self.x.cols().max(1)).max(1), self.out.view.cols())
     }
 
     fn cost(&self) -> Cost {

@@ -1,8 +1,8 @@
 //! Normal noise of the diffusion, from the image's seed and the place (see [`crate::sampling::philox`] for the
 //! counters).
 //!
-//! seeds `[G, 1, 2]` of i32 (low and high word), places `[G, N, 1]` of i32, out `[G, N, C]`. Bit-equal on every
-//! processor.
+//! seeds `[B, 1, 2]` of i32 (low and high word), places `[B, N, 1]` of i32, out `[T B, N, C]`: T diffusion steps one
+//! behind the other. Bit-equal on every processor.
 
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
@@ -12,15 +12,15 @@ use crate::tensor::TileMut;
 /// The op.
 #[derive(Debug, Clone)]
 pub struct Noise {
-    /// `[G, 1, 2]`, i32
+    /// `[B, 1, 2]`, i32
     pub seeds: View,
-    /// `[G, N, 1]`, i32
+    /// `[B, N, 1]`, i32
     pub places: View,
     /// What the noise is for.
     pub stream: Stream,
-    /// Diffusion step of turn 0, counted as made; each turn is the next. `None`: always step 0.
-    pub first_step: Option<usize>,
-    /// `[G, N, C]`
+    /// The first diffusion step, counted as made.
+    pub first_step: usize,
+    /// `[T B, N, C]`
     pub out: View,
 }
 
@@ -39,11 +39,12 @@ impl Kernel for Noise {
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
         let (seeds, places) = (cx.mat::<i32>(&self.seeds), cx.mat::<i32>(&self.places));
-        let step = self.first_step.map_or(0, |first| first + cx.turn()) as u32;
+        let (images, all) = (self.seeds.layout.groups, self.places.count());
         for i in out.rows() {
-            let seed = seeds.row(i / self.out.layout.rows);
+            let (step, i_of_step) = ((self.first_step + i / all) as u32, i % all);
+            let seed = seeds.row(i / self.out.layout.rows % images);
             let seed = u64::from(seed[0] as u32) | u64::from(seed[1] as u32) << 32;
-            let place = places.row(i)[0] as u32;
+            let place = places.row(i_of_step)[0] as u32;
             for (c, four) in out.row(i).chunks_mut(4).enumerate() {
                 let normals = philox::normals(philox::words(seed, self.stream, c as u32, place, step));
                 four.copy_from_slice(&normals[..four.len()]);
@@ -62,12 +63,12 @@ mod tests {
         let mut lab = Lab::new();
         let seeds = lab.input_i32(2, &[5, 0, -1, 7]).grouped(2);
         let places = lab.input_i32(1, &[3, 9, 0, 3, 1, 2]).grouped(2);
-        let out = lab.output(6, 7).grouped(2);
-        for (_, y) in lab.run(Noise { seeds, places, stream: Stream::Noise, first_step: Some(4), out }) {
-            for (i, place) in [3, 9, 0, 3, 1, 2].into_iter().enumerate() {
-                let seed = if i < 3 { 5 } else { 0x7_FFFF_FFFF };
+        let out = lab.output(18, 7).grouped(6);
+        for (_, y) in lab.run(Noise { seeds, places, stream: Stream::Noise, first_step: 4, out }) {
+            for (i, place) in [3, 9, 0, 3, 1, 2].repeat(3).into_iter().enumerate() {
+                let (seed, step) = (if i % 6 < 3 { 5 } else { 0x7_FFFF_FFFF }, 4 + i as u32 / 6);
                 for c in 0..7 {
-                    let four = philox::normals(philox::words(seed, Stream::Noise, c as u32 / 4, place, 4));
+                    let four = philox::normals(philox::words(seed, Stream::Noise, c as u32 / 4, place, step));
                     assert_eq!(y[i * 7 + c].to_bits(), four[c % 4].to_bits());
                 }
             }

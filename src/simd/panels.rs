@@ -15,7 +15,7 @@ use std::ops::Range;
 const LINE_WORDS: usize = LINE / 4;
 
 /// Words by which panels are fetched ahead: the hardware's own prefetching stops at each page's end.
-const AHEAD: usize = 16 * LINE_WORDS;
+const AHEAD: usize = 24 * LINE_WORDS;
 
 /// Words of the panels that one pass over the rows reads again and again: they stay in the second-level cache.
 const PASS_WORDS: usize = 64 * 1024;
