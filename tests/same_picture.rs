@@ -57,15 +57,19 @@ fn finish(session: &mut Session, budget: Option<Duration>) {
 
 #[test]
 fn batch_threads_and_pauses_do_not_show() {
-    for name in ["tiny", "odd"] {
-        let model = model(name);
-        for isa in Isa::distinct(model.precision()) {
+    let models = ["tiny", "odd"].into_iter().flat_map(|name| Precision::ALL.map(|precision| (name, precision)));
+    for (name, precision) in models {
+        let model = Model::open_as(folder(name), precision).unwrap();
+        for isa in Isa::distinct(precision) {
             let cpu = |threads| Cpu::new(threads).unwrap().with_isa(isa.name()).unwrap();
             let alone = images(&model, &cpu(1), 1, 5, None);
             assert_ne!(alone[0], alone[1]);
             for (batch, threads, budget) in [(1, 3, None), (2, 2, None), (5, 1, None), (3, 4, Some(Duration::ZERO))] {
                 let others = images(&model, &cpu(threads), batch, 5, budget);
-                assert!(alone == others, "{name} on {isa}: batch {batch}, {threads} threads, budget {budget:?}");
+                assert!(
+                    alone == others,
+                    "{name} in {precision} on {isa}: batch {batch}, {threads} threads, budget {budget:?}"
+                );
             }
         }
     }
