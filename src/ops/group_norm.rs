@@ -9,7 +9,7 @@
 use super::layer_norm::EPSILON;
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
-use crate::simd::{Job, Simd};
+use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::{TileMut, Weight};
 
 /// Groups of channels, in all networks of the graph.
@@ -200,20 +200,13 @@ impl Job for Scale<'_> {
     fn run<S: Simd>(mut self, s: S) {
         let n = self.out.len();
         [&mut self.x, &mut self.scale, &mut self.shift].into_iter().for_each(|row| *row = &row[..n]);
-        let mut at = 0;
-        while at + S::LANES <= n {
-            self.part::<S, true>(s, at);
-            at += S::LANES;
-        }
-        if at < n {
-            self.part::<S, false>(s, at);
-        }
+        along(s, n, &mut self);
     }
 }
 
-impl Scale<'_> {
+impl Along for Scale<'_> {
     #[inline(always)]
-    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
+    fn vector<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
         let (scale, shift) = (s.load_at::<WHOLE>(self.scale, at), s.load_at::<WHOLE>(self.shift, at));
         let y = s.fma(s.load_at::<WHOLE>(self.x, at), scale, shift);
         s.store_at::<WHOLE>(self.out, at, self.activation.apply(s, y));

@@ -7,7 +7,7 @@
 use super::{Kernel, Operand, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::simd::panels::Prepare;
-use crate::simd::{Job, Simd};
+use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::{Form, TileMut, Weight};
 
 /// Shift and scale of an adaptive layer (Peebles and Xie, 2212.09748, section 3.2), one row for each row of `x`.
@@ -114,15 +114,7 @@ impl Job for Normalise<'_> {
         // The lanes behind a row's end would count as 0 - mean.
         let tail: f32 = tail.iter().map(|x| (x - mean) * (x - mean)).sum();
         let rstd = 1.0 / ((joined(s, squares) + tail) / n as f32 + EPSILON).sqrt();
-        let (mean, rstd) = (s.splat(mean), s.splat(rstd));
-        let mut at = 0;
-        while at + S::LANES <= n {
-            self.part::<S, true>(s, at, mean, rstd);
-            at += S::LANES;
-        }
-        if at < n {
-            self.part::<S, false>(s, at, mean, rstd);
-        }
+        along(s, n, &mut Scaled { row: self, mean, rstd });
     }
 }
 
@@ -132,18 +124,26 @@ fn joined<S: Simd>(s: S, sums: [S::V; 4]) -> f32 {
     s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
 }
 
-impl Normalise<'_> {
+/// The last pass over a row.
+struct Scaled<'a> {
+    row: Normalise<'a>,
+    mean: f32,
+    rstd: f32,
+}
+
+impl Along for Scaled<'_> {
     #[inline(always)]
-    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize, mean: S::V, rstd: S::V) {
-        let mut y = s.mul(s.sub(s.load_at::<WHOLE>(self.x, at), mean), rstd);
-        if let Some((w, b)) = self.affine {
+    fn vector<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
+        let Self { row, mean, rstd } = self;
+        let mut y = s.mul(s.sub(s.load_at::<WHOLE>(row.x, at), s.splat(*mean)), s.splat(*rstd));
+        if let Some((w, b)) = row.affine {
             y = s.fma(y, s.load_at::<WHOLE>(w, at), s.load_at::<WHOLE>(b, at));
         }
-        if let Some((shift, scale)) = self.modulation {
+        if let Some((shift, scale)) = row.modulation {
             let factor = s.add(s.splat(1.0), s.load_at::<WHOLE>(scale, at));
             y = s.fma(y, factor, s.load_at::<WHOLE>(shift, at));
         }
-        s.store_at::<WHOLE>(self.out, at, y);
+        s.store_at::<WHOLE>(row.out, at, y);
     }
 }
 

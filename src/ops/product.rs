@@ -3,7 +3,7 @@
 use super::Activation;
 use crate::plan::{Cx, View};
 use crate::simd::panels::{Prepare, Product, prepare};
-use crate::simd::{Job, Simd};
+use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::packed::{BLOCK, PANEL};
 use crate::tensor::{Form, Format, Layout, Mat, Matrix, TileMut, Weight};
 use std::ops::Range;
@@ -252,7 +252,7 @@ impl Job for Finish<'_, '_> {
             let out = &mut out.row(i)[place.clone()];
             let gate = gate.as_ref().map(|g| g.row(i));
             if form == Form::Numbers {
-                finish(s, Line { sums, bias, gate, activation, add, rounds: false }, out);
+                finish(s, Line { sums, bias, gate, activation, add, rounds: false, out });
                 continue;
             }
             // A few vectors at a time, on the stack.
@@ -261,7 +261,8 @@ impl Job for Finish<'_, '_> {
             for (k, (sums, words)) in sums.chunks(BLOCK).zip(words).enumerate() {
                 let part = k * BLOCK..k * BLOCK + sums.len();
                 let [bias, gate] = [bias, gate].map(|row| row.map(|row| &row[part.clone()]));
-                finish(s, Line { sums, bias, gate, activation, add: false, rounds: true }, &mut some[..sums.len()]);
+                let out = &mut some[..sums.len()];
+                finish(s, Line { sums, bias, gate, activation, add: false, rounds: true, out });
                 prepare(s, form, &some[..sums.len()], words);
             }
         }
@@ -277,26 +278,20 @@ struct Line<'a> {
     add: bool,
     /// Whether the result is on its way to a coarser form.
     rounds: bool,
+    out: &'a mut [f32],
 }
 
 #[inline(always)]
-fn finish<S: Simd>(s: S, mut line: Line<'_>, out: &mut [f32]) {
-    let n = out.len();
+fn finish<S: Simd>(s: S, mut line: Line<'_>) {
+    let n = line.out.len();
     line.sums = &line.sums[..n];
     [&mut line.bias, &mut line.gate].into_iter().flatten().for_each(|row| *row = &row[..n]);
-    let mut at = 0;
-    while at + S::LANES <= n {
-        line.part::<S, true>(s, at, out);
-        at += S::LANES;
-    }
-    if at < n {
-        line.part::<S, false>(s, at, out);
-    }
+    along(s, n, &mut line);
 }
 
-impl Line<'_> {
+impl Along for Line<'_> {
     #[inline(always)]
-    fn part<S: Simd, const WHOLE: bool>(&self, s: S, at: usize, out: &mut [f32]) {
+    fn vector<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
         let mut y = s.load_at::<WHOLE>(self.sums, at);
         if let Some(bias) = self.bias {
             y = s.add(y, s.load_at::<WHOLE>(bias, at));
@@ -306,8 +301,8 @@ impl Line<'_> {
             y = s.mul(y, s.load_at::<WHOLE>(gate, at));
         }
         if self.add {
-            y = s.add(s.load_at::<WHOLE>(out, at), y);
+            y = s.add(s.load_at::<WHOLE>(self.out, at), y);
         }
-        s.store_at::<WHOLE>(out, at, y);
+        s.store_at::<WHOLE>(self.out, at, y);
     }
 }

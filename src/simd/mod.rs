@@ -162,7 +162,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
 
     /// The floats of `x` from `at` on: `LANES` of them if `WHOLE` (panics if there are fewer), else those that are left,
-    /// zeros behind. Loops over several rows take whole vectors first: then nothing is asked for each.
+    /// zeros behind. See [`along`].
     #[inline(always)]
     fn load_at<const WHOLE: bool>(self, x: &[f32], at: usize) -> Self::V {
         if WHOLE { self.load(&x[at..at + Self::LANES]) } else { self.load_up_to(&x[at..]) }
@@ -212,6 +212,25 @@ pub trait Job {
     type Out;
     /// Does the work with the leaf `s`.
     fn run<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// Something done along rows of floats, a vector at a time, with [`Simd::load_at`] and [`Simd::store_at`].
+pub trait Along {
+    /// Does it for the vector from float `at` on: a whole one if `WHOLE`, else what is left of the rows.
+    fn vector<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize);
+}
+
+/// Does it for all vectors of rows of `n` floats: so nothing is asked for each but the last.
+#[inline(always)]
+pub fn along<S: Simd>(s: S, n: usize, job: &mut impl Along) {
+    let mut at = 0;
+    while at + S::LANES <= n {
+        job.vector::<S, true>(s, at);
+        at += S::LANES;
+    }
+    if at < n {
+        job.vector::<S, false>(s, at);
+    }
 }
 
 /// An instruction set that this processor has.

@@ -9,7 +9,7 @@ use super::{Conv, Pixels};
 use crate::ops::product::Sums;
 use crate::plan::Cx;
 use crate::simd::panels::Product;
-use crate::simd::{Job, Simd};
+use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::Form;
 use crate::tensor::packed::PANEL;
 use crate::tensor::{Format, Layout, Mat, Matrix, TileMut};
@@ -140,20 +140,13 @@ impl Job for TransformPatch<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let cin = self.pixels[0].len();
-        let mut at = 0;
-        while at + S::LANES <= cin {
-            self.part::<S, true>(s, at);
-            at += S::LANES;
-        }
-        if at < cin {
-            self.part::<S, false>(s, at);
-        }
+        along(s, cin, &mut self);
     }
 }
 
-impl TransformPatch<'_> {
+impl Along for TransformPatch<'_> {
     #[inline(always)]
-    fn part<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
+    fn vector<S: Simd, const WHOLE: bool>(&mut self, s: S, at: usize) {
         let cin = self.pixels[0].len();
         let mut d = [s.zero(); PLACES];
         for (d, pixel) in d.iter_mut().zip(self.pixels) {
