@@ -13,7 +13,7 @@ fn model() -> Model {
 
 fn session(model: &Model, steps: usize) -> Session {
     let settings = Settings { rounds: 3, steps, ..model.settings() };
-    assert!(settings.discrete_guidance != 1.0, "there is a class of none");
+    assert!(settings.discrete_guidance != 1.0 && settings.guidance != 1.0, "there is a class of none");
     model.session(&Cpu::new(1).unwrap(), 1, &settings, Outputs::IMAGE).unwrap()
 }
 
@@ -65,8 +65,8 @@ fn sessions_of_other_settings_share_what_they_can() {
     let expected = picture(&mut session(&self::model(), 7)).0;
     assert_eq!(picture(&mut other).0, expected);
     assert_eq!(model.shared_bytes(), of_five + missing);
-    // Without guidance stage 1 has no class of none.
-    let settings = Settings { discrete_guidance: 1.0, rounds: 3, steps: 5, ..model.settings() };
+    // Without guidance there is no class of none: time embeddings are all.
+    let settings = Settings { discrete_guidance: 1.0, guidance: 1.0, rounds: 3, steps: 5, ..model.settings() };
     let plan = model.plan(1, &settings, Outputs::IMAGE).unwrap();
     assert_eq!(plan.shared_bytes(), missing * 5 / 7);
     assert_eq!(picture(&mut session(&model, 5)), (alone, 0));

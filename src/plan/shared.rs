@@ -18,6 +18,8 @@ pub enum Key {
         /// Its steps.
         steps: usize,
     },
+    /// What stage 2's encoder makes of "no class" and "no codes" while no place is known.
+    FirstNullEncoding,
 }
 
 /// A block as a plan has it.

@@ -214,6 +214,22 @@ fn a_block_that_is_made_cannot_be_written() {
 }
 
 #[test]
+#[should_panic(expected = "shared block 0 is written where it is not made")]
+fn a_block_cannot_be_written_while_another_is_made() {
+    let mut b = Builder::new();
+    let one = b.constant(&[1.0], 1).unwrap();
+    let two = b.once(TWO, |b| b.shared(1, 1)).unwrap();
+    b.once(THREE, |b| {
+        b.shared(1, 1)?;
+        b.push(SumRows::copy(one, two));
+        Ok(())
+    })
+    .unwrap();
+    let plan = b.finish();
+    run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor::default(), |_| false);
+}
+
+#[test]
 #[should_panic(expected = "written after it is made")]
 fn a_block_that_is_made_cannot_be_made_again() {
     let (plan, ..) = five();
