@@ -189,10 +189,8 @@ fn copy(w: &Matrix) -> Result<Matrix> {
 fn linear(b: &mut Builder, m: usize, k: usize, n: usize, format: Format) -> Result<Vec<Op>> {
     let (rows, out, form) = (input(b, m, k, 1)?, b.kept(m, n)?, format.form());
     let x = Operand { view: b.kept(m, form.words(k))?, form };
-    b.once(|b| {
-        b.push(LayerNorm { x: rows, affine: None, modulation: None, out: x });
-        Ok(())
-    })?;
+    b.segment(Stage::Prepare, 0, 1);
+    b.push(LayerNorm { x: rows, affine: None, modulation: None, out: x });
     let (w, bias) = (matrix(n, k, 2, format)?, vector(n, 3)?);
     let count = if m <= FEW { FAR.div_ceil(w.byte_len()) } else { 1 };
     (0..count).map(|_| Ok(Linear::new(x, &copy(&w)?, Some(&bias), out).into())).collect()
@@ -317,7 +315,7 @@ struct Subject {
     /// Of one op.
     cost: Cost,
     hash: u64,
-    /// Whether it has run, so that what runs share is there.
+    /// Whether it has run, so that what it prepares is there.
     ready: bool,
 }
 
@@ -343,7 +341,8 @@ impl Subject {
 
     fn run(&mut self, pool: &Pool) {
         let Self { plan, arena, .. } = self;
-        let mut cursor = if self.ready { Cursor::after_prologue(plan) } else { Cursor::default() };
+        // What a case prepares is a segment of its own.
+        let mut cursor = Cursor { segment: if self.ready { plan.segments.len() - 1 } else { 0 }, ..Cursor::default() };
         Walker { plan, arena, pool, isa: Isa::detect(), profile: None }.run(&mut cursor, |_| false);
         self.ready = true;
     }

@@ -293,6 +293,7 @@ fn synthetic_models_are_written_inspected_and_measured() {
     assert_eq!(one["parts"].as_array().unwrap().len(), 4);
     assert!(one["memory"]["weights_in_place"].as_u64() > Some(0), "{}", one["memory"]);
     assert!(one["memory"]["arena"].as_u64() < two["memory"]["arena"].as_u64());
+    assert!(one["memory"]["shared"].as_u64() > Some(0) && one["memory"]["shared"] == two["memory"]["shared"]);
     fails(&dir, 1, &["inspect", "model", "--batch", "0"], &["batch"]);
     fails(&dir, 1, &["inspect", "gone"], &["gone"]);
 

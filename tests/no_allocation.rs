@@ -49,24 +49,31 @@ static ALLOCATOR: Counting = Counting;
 /// Alone in its process: another test's allocations would count too.
 #[test]
 fn steps_do_not_allocate() {
-    let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny")).unwrap();
     for threads in [1, 2] {
         let cpu = Cpu::new(threads).unwrap();
         // Some ops of 8 images are worth sharing out.
         for (batch, outputs) in [(1, Outputs::IMAGE_AND_PREVIEW), (8, Outputs::IMAGE)] {
-            let mut session = model.session(&cpu, batch, &model.settings(), outputs).unwrap();
-            session.begin(&vec![1; batch], &vec![10; batch]).unwrap();
-            let mut steps = 1;
-            // Threads may still be starting, which is theirs to allocate for, until the first step is over or a while.
-            session.step(Duration::ZERO).unwrap();
-            std::thread::sleep(Duration::from_millis(100));
-            let before = CALLS.load(Ordering::Relaxed);
-            while !session.step(Duration::ZERO).unwrap().finished {
-                steps += 1;
+            let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny")).unwrap();
+            let new = || model.session(&cpu, batch, &model.settings(), outputs).unwrap();
+            // The first makes what sessions share; the second begins before that and makes its own in vain.
+            let mut sessions = [new(), new()];
+            for session in &mut sessions {
+                session.begin(&vec![1; batch], &vec![10; batch]).unwrap();
             }
-            let calls = CALLS.load(Ordering::Relaxed) - before;
-            assert_eq!(calls, 0, "allocations and frees in {steps} steps of a batch of {batch} on {threads} threads");
-            assert!(steps > 1000, "{steps}");
+            for session in &mut sessions {
+                let mut steps = 1;
+                // Threads may still be starting, which is theirs to allocate for, until the first step is over or a
+                // while.
+                session.step(Duration::ZERO).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+                let before = CALLS.load(Ordering::Relaxed);
+                while !session.step(Duration::ZERO).unwrap().finished {
+                    steps += 1;
+                }
+                let calls = CALLS.load(Ordering::Relaxed) - before;
+                assert_eq!(calls, 0, "allocations and frees in {steps} steps, batch {batch}, {threads} threads");
+                assert!(steps > 1000, "{steps}");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::transformer::{Dense, Norm};
 use crate::error::Result;
 use crate::ops::{Activation, COEFFICIENTS, DiffusionStep, LayerNorm, Modulation, Noise, Source, SumRows};
-use crate::plan::{Builder, Stage, View};
+use crate::plan::{Builder, Key, Stage, View};
 use crate::sampling::Schedule;
 use crate::sampling::philox::Stream;
 use crate::weights::{MaskedConfig, Part};
@@ -170,7 +170,7 @@ impl Head {
         })
     }
 
-    /// Writes the time embeddings of a diffusion, once for all runs.
+    /// Writes the time embeddings of a diffusion, once for all sessions.
     pub fn plan_diffusion(&self, b: &mut Builder, settings: HeadSettings) -> Result<Diffusion> {
         let s = Schedule::new(self.train_steps, settings.steps);
         let (mut features, mut factors) = (Vec::new(), Vec::new());
@@ -186,12 +186,12 @@ impl Head {
         }
         let features = b.constant(&features, TIME_FEATURES)?;
         let factors = b.constant(&factors, COEFFICIENTS)?;
-        let embeddings = b.kept(s.len(), self.width)?;
-        b.once(|b| {
+        let embeddings = b.once(Key::TimeEmbeddings { steps: settings.steps }, |b| {
+            let embeddings = b.shared(s.len(), self.width)?;
             let hidden = b.scratch(s.len(), self.width)?;
             b.push(self.time_in.op(features, hidden).then(Activation::Silu));
             b.push(self.time_out.op(hidden, embeddings));
-            Ok(())
+            Ok(embeddings)
         })?;
         Ok(Diffusion { settings, steps: s.len(), embeddings, factors })
     }

@@ -9,7 +9,7 @@ use super::head::{Draws, Head, HeadSettings, HeadTurn};
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
 use crate::ops::{Index, Source, SumRows};
-use crate::plan::{Builder, Stage, View};
+use crate::plan::{Builder, Key, Stage, View};
 use crate::sampling;
 use crate::tensor::Weight;
 use crate::weights::{GuidanceSchedule, MaskedConfig, Part, concat_rows};
@@ -67,13 +67,33 @@ pub struct RoundSettings {
 }
 
 /// Stage 2 at work on a batch: the rows that all rounds read.
+#[derive(Clone, Copy)]
 struct Work<'a> {
     net: &'a Masked,
-    inputs: &'a MaskedInputs,
     /// `[G, P, D]`: class and codes
     prefix: View,
     /// `[B, L, D]`, by slot: the known tokens
     known: View,
+    places: Places,
+}
+
+/// The place of each slot.
+#[derive(Debug, Clone, Copy)]
+enum Places {
+    /// The slot's own number.
+    Same,
+    /// `[G, L, 1]` of i32
+    Of(View),
+}
+
+impl Places {
+    /// Rows of a table of places that starts at row `offset`: those of `slots`.
+    fn index(self, slots: Range<usize>, offset: usize) -> Index {
+        match self {
+            Self::Same => Index::Range { first: slots.start + offset },
+            Self::Of(order) => Index::From { ids: order.rows(slots), offset },
+        }
+    }
 }
 
 impl Masked {
@@ -120,6 +140,7 @@ impl Masked {
     ) -> Result<()> {
         let (places, groups) = (self.config.seq_len, inputs.batch * inputs.halves);
         b.scope(|b| {
+            let null = if inputs.halves == 2 { Some(self.plan_first_null(b)?) } else { None };
             let work = Work::start(self, b, inputs)?;
             let diffusion = self.head.plan_diffusion(b, settings.head)?;
             let mut left = places;
@@ -136,7 +157,17 @@ impl Masked {
                 let drawn = tokens.rows(slots.clone());
                 b.scope(|b| {
                     let z = b.scratch(groups * slots.len(), self.config.decoder_dim)?.grouped(groups);
-                    work.plan_condition(b, round, left, slots.clone(), z)?;
+                    b.segment(Stage::Condition, round, 1);
+                    match null.filter(|_| round == 0) {
+                        None => work.plan_condition(b, left, slots.clone(), z)?,
+                        Some(null) => {
+                            let (given, rest) = (0..inputs.batch, inputs.batch..groups);
+                            work.given_half().plan_condition(b, left, slots.clone(), z.groups(given))?;
+                            let ids = inputs.order.groups(rest.clone()).rows(slots.clone());
+                            let rows = null.repeated(inputs.batch);
+                            b.push(SumRows::new([Source::Gather { rows, ids }], z.groups(rest)));
+                        }
+                    }
                     self.head.plan(b, &diffusion, turn, z, &draws.slots(slots.clone()), drawn)
                 })?;
                 left = slots.start;
@@ -156,84 +187,103 @@ impl Masked {
         b.scope(|b| {
             let work = Work::start(self, b, inputs)?;
             work.plan_known(b, masked..places, tokens.rows(masked..places))?;
-            work.plan_condition(b, 0, masked, 0..places, z)
+            work.plan_condition(b, masked, 0..places, z)
+        })
+    }
+
+    /// Writes z of "no class" and "no codes" of all places while none is known, once for all sessions: `[L, D]` by place.
+    fn plan_first_null(&self, b: &mut Builder) -> Result<View> {
+        let (front, places) = (self.config.prefix_len(), self.config.seq_len);
+        b.once(Key::FirstNullCondition, |b| {
+            let z = b.shared(places, self.config.decoder_dim)?;
+            let prefix = b.scratch(front, self.config.encoder_dim)?;
+            let known = b.scratch(places, self.config.encoder_dim)?;
+            self.plan_prefix(b, self.null_front(), prefix)?;
+            Work { net: self, prefix, known, places: Places::Same }.plan_condition(b, places, 0..places, z)?;
+            Ok(z)
+        })
+    }
+
+    /// "No class" and "no codes", for [`Masked::plan_prefix`].
+    fn null_front(&self) -> [Index; 2] {
+        [self.config.num_classes, self.config.codebook_size].map(|first| Index::Turn { first, step: 0 })
+    }
+
+    /// Writes what stands in front of the places, `[B, P, D]`: class, codes, their positions, normalised.
+    fn plan_prefix(&self, b: &mut Builder, [class, codes]: [Index; 2], out: View) -> Result<()> {
+        let (buffer, rows) = (self.config.buffer_size, out.layout.rows);
+        b.scope(|b| {
+            let sum = b.scratch(out.count(), out.cols())?.grouped(out.layout.groups);
+            let mut put = |table: &Weight, index, rows: Range<usize>| {
+                let position = Index::Range { first: rows.start };
+                let sources =
+                    [Source::Table(table.clone(), index), Source::Table(self.encoder_positions.clone(), position)];
+                b.push(SumRows::new(sources, sum.rows(rows)));
+            };
+            put(&self.classes, class, 0..buffer);
+            if let Some(table) = &self.codes {
+                put(table, codes, buffer..rows);
+            }
+            b.push(self.token_norm.op(sum, None, out));
+            Ok(())
         })
     }
 }
 
 impl<'a> Work<'a> {
-    /// Writes the rows that all rounds start from: class, codes, their positions, normalised.
-    fn start(net: &'a Masked, b: &mut Builder, inputs: &'a MaskedInputs) -> Result<Self> {
-        let MaskedInputs { batch, halves, classes, codes, .. } = *inputs;
+    /// Writes the rows that all rounds start from.
+    fn start(net: &'a Masked, b: &mut Builder, inputs: &MaskedInputs) -> Result<Self> {
+        let MaskedInputs { batch, halves, classes, codes, order } = *inputs;
         let (d, front, places) = (net.config.encoder_dim, net.config.prefix_len(), net.config.seq_len);
         b.segment(Stage::Condition, 0, 1);
         let prefix = b.scratch(batch * halves * front, d)?.grouped(batch * halves);
         let known = b.scratch(batch * places, d)?.grouped(batch);
-        b.scope(|b| {
-            let sum = b.scratch(batch * halves * front, d)?.grouped(batch * halves);
-            for half in 0..halves {
-                let groups = sum.groups(half * batch..(half + 1) * batch);
-                let index = |ids: View, null: usize| match half {
-                    0 => Index::From { ids, offset: 0 },
-                    _ => Index::Turn { first: null, step: 0 },
-                };
-                let mut put = |table: &Weight, index, rows: Range<usize>| {
-                    let position = Index::Range { first: rows.start };
-                    let sources =
-                        [Source::Table(table.clone(), index), Source::Table(net.encoder_positions.clone(), position)];
-                    b.push(SumRows::new(sources, groups.rows(rows)));
-                };
-                let buffer = net.config.buffer_size;
-                let mut one_class = classes;
-                (one_class.layout.rows, one_class.layout.row_stride) = (buffer, 0);
-                put(&net.classes, index(one_class, net.config.num_classes), 0..buffer);
-                if let Some(table) = &net.codes {
-                    put(table, index(codes, net.config.codebook_size), buffer..front);
-                }
-            }
-            b.push(net.token_norm.op(sum, None, prefix));
-            Ok(())
-        })?;
-        Ok(Self { net, inputs, prefix, known })
+        let mut one_class = classes;
+        (one_class.layout.rows, one_class.layout.row_stride) = (net.config.buffer_size, 0);
+        let given = [one_class, codes].map(|ids| Index::From { ids, offset: 0 });
+        net.plan_prefix(b, given, prefix.groups(0..batch))?;
+        if halves == 2 {
+            net.plan_prefix(b, net.null_front(), prefix.groups(batch..2 * batch))?;
+        }
+        Ok(Self { net, prefix, known, places: Places::Of(order) })
+    }
+
+    /// The first half, with class and codes, only.
+    fn given_half(self) -> Self {
+        let groups = 0..self.known.layout.groups;
+        let places = match self.places {
+            Places::Same => Places::Same,
+            Places::Of(order) => Places::Of(order.groups(groups.clone())),
+        };
+        Self { prefix: self.prefix.groups(groups), places, ..self }
     }
 
     /// Writes the encoder's input rows of the known tokens `[B, slots, C]` of slots `slots`.
     fn plan_known(&self, b: &mut Builder, slots: Range<usize>, tokens: View) -> Result<()> {
-        let (net, inputs) = (self.net, self.inputs);
-        let (batch, d) = (inputs.batch, net.config.encoder_dim);
+        let (net, batch, d) = (self.net, self.known.layout.groups, self.known.cols());
         b.scope(|b| {
             let x = b.scratch(batch * slots.len(), d)?.grouped(batch);
             let sum = b.scratch(batch * slots.len(), d)?.grouped(batch);
             b.push(net.token_in.op(tokens, x));
-            let ids = inputs.order.groups(0..batch).rows(slots.clone());
-            let position =
-                Source::Table(net.encoder_positions.clone(), Index::From { ids, offset: net.config.prefix_len() });
-            b.push(SumRows::new([Source::Rows(x), position], sum));
+            let index = self.given_half().places.index(slots.clone(), net.config.prefix_len());
+            b.push(SumRows::new([Source::Rows(x), Source::Table(net.encoder_positions.clone(), index)], sum));
             b.push(net.token_norm.op(sum, None, self.known.rows(slots)));
             Ok(())
         })
     }
 
     /// Writes encoder and decoder with slots `masked..` known; z `[G, wanted, D]` of the slots `wanted`.
-    fn plan_condition(
-        &self,
-        b: &mut Builder,
-        round: usize,
-        masked: usize,
-        wanted: Range<usize>,
-        z: View,
-    ) -> Result<()> {
-        let (net, inputs) = (self.net, self.inputs);
-        let (batch, groups) = (inputs.batch, inputs.batch * inputs.halves);
+    fn plan_condition(&self, b: &mut Builder, masked: usize, wanted: Range<usize>, z: View) -> Result<()> {
+        let net = self.net;
+        let (batch, groups) = (self.known.layout.groups, self.prefix.layout.groups);
         let (front, places) = (net.config.prefix_len(), net.config.seq_len);
         let known = places - masked;
-        b.segment(Stage::Condition, round, 1);
         b.scope(|b| {
             let full = b.scratch(groups * (front + places), net.config.decoder_dim)?.grouped(groups);
             b.scope(|b| {
                 let x = b.scratch(groups * (front + known), net.config.encoder_dim)?.grouped(groups);
                 b.push(SumRows::copy(self.prefix, x.rows(0..front)));
-                for half in 0..inputs.halves {
+                for half in 0..groups / batch {
                     let to = x.groups(half * batch..(half + 1) * batch).rows(front..front + known);
                     b.push(SumRows::copy(self.known.rows(masked..places), to));
                 }
@@ -245,7 +295,7 @@ impl<'a> Work<'a> {
                 b.push(net.encoder_norm.op(x, None, h));
                 b.push(net.decoder_in.op(h, y));
                 let position = |index| Source::Table(net.decoder_positions.clone(), index);
-                let of = |slots| position(Index::From { ids: inputs.order.rows(slots), offset: front });
+                let of = |slots| position(self.places.index(slots, front));
                 let mask = Source::Table(net.mask_token.clone(), Index::Turn { first: 0, step: 0 });
                 let seen = [Source::Rows(y.rows(0..front)), position(Index::Range { first: 0 })];
                 b.push(SumRows::new(seen, full.rows(0..front)));
@@ -261,9 +311,74 @@ impl<'a> Work<'a> {
             }
             let h = b.scratch(groups * wanted.len(), net.config.decoder_dim)?.grouped(groups);
             b.push(net.decoder_norm.op(full.rows(wanted_rows), None, h));
-            let index = Index::From { ids: inputs.order.rows(wanted), offset: 0 };
+            let index = self.places.index(wanted, 0);
             b.push(SumRows::new([Source::Rows(h), Source::Table(net.condition_positions.clone(), index)], z));
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Model;
+    use crate::plan::{Arena, Cursor, Walker};
+    use crate::pool::Pool;
+    use crate::simd::Isa;
+
+    /// The null half's first z, shared, beside that of images whose slots are the places, and of others.
+    #[test]
+    fn the_first_null_condition_is_the_one_it_stands_for() {
+        for name in ["tiny", "odd"] {
+            let folder = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+            let model = Model::open(folder).unwrap();
+            let net = model.networks().masked.as_ref().unwrap();
+            let (batch, places, d) = (2, net.config.seq_len, net.config.decoder_dim);
+            let mut b = Builder::new();
+            let turned = |by| (0..places).map(move |slot| ((slot + by) % places) as i32);
+            let order: Vec<i32> = [0, 3, 0, 3].into_iter().flat_map(turned).collect();
+            let inputs = MaskedInputs {
+                batch,
+                halves: 2,
+                classes: b.constant_i32(&[1, 0], 1).unwrap().grouped(batch),
+                codes: b.constant_i32(&vec![2; batch * places], 1).unwrap().grouped(batch),
+                order: b.constant_i32(&order, 1).unwrap().grouped(2 * batch),
+            };
+            let z = b.kept(2 * batch * places, d).unwrap().grouped(2 * batch);
+            let work = Work::start(net, &mut b, &inputs).unwrap();
+            work.plan_condition(&mut b, places, 0..places, z).unwrap();
+            let null = net.plan_first_null(&mut b).unwrap();
+            let (plan, pool) = (b.finish(), Pool::new(2).unwrap());
+            for isa in Isa::distinct(model.precision()) {
+                let mut arena = Arena::new(&plan, 2).unwrap();
+                Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }
+                    .run(&mut Cursor::default(), |_| false);
+                let (z, null) = (arena.mat::<f32>(z), arena.mat::<f32>(null));
+                for (row, &place) in order.iter().enumerate().skip(batch * places) {
+                    let place = place as usize;
+                    // Where keys stand in another order, their sums round otherwise.
+                    let bound = if row - batch * places == place { 0.0 } else { 1e-5 };
+                    let pairs = z.row(row).iter().zip(null.row(place));
+                    let error = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(error <= bound, "{name} on {isa}: row {row}, place {place}: {error:e}");
+                }
+                assert!(z.row(0) != z.row(batch * places), "the halves differ");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_round_computes_one_half() {
+        let model = Model::open(format!("{}/tests/fixtures/tiny", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let settings = crate::Settings { rounds: 2, ..model.settings() };
+        let flops = |guidance| {
+            let settings = crate::Settings { guidance, ..settings };
+            let cpu = crate::Cpu::new(1).unwrap();
+            let session = model.session(&cpu, 1, &settings, crate::Outputs::IMAGE).unwrap();
+            let of = |s: &&crate::plan::Segment| s.stage == Stage::Condition && s.index == 0;
+            session.plan().segments.iter().filter(of).map(|s| s.weight * s.repeat as u64).sum::<u64>()
+        };
+        let (alone, guided) = (flops(1.0), flops(3.0));
+        assert!(alone > 0 && guided < alone * 3 / 2, "{guided} with guidance, {alone} without");
     }
 }

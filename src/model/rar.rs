@@ -8,7 +8,7 @@
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
 use crate::ops::{Activation, Attention, HeadNorm, Index, Keys, LayerNorm, Modulation, Source, SumRows, TokenDraw};
-use crate::plan::{Builder, Stage, View};
+use crate::plan::{Builder, Key, Stage, View};
 use crate::sampling;
 use crate::tensor::{Layout, Weight};
 use crate::weights::{Part, RarConfig};
@@ -242,13 +242,13 @@ impl Rar {
         })
     }
 
-    /// Writes the modulations of "no class" at all places, once for all runs.
+    /// Writes the modulations of "no class" at all places, once for all sessions.
     fn plan_null_modulations(&self, b: &mut Builder, places: usize) -> Result<Modulations> {
         let d = self.config.hidden_size;
-        let mut rows = |width| b.kept(places, width);
-        let blocks = (0..self.blocks.len()).map(|_| rows(6 * d)).collect::<Result<Vec<_>>>()?;
-        let out = Modulations { blocks, last: rows(2 * d)? };
-        b.once(|b| {
+        b.once(Key::NullModulations { places }, |b| {
+            let mut rows = |width| b.shared(places, width);
+            let blocks = (0..self.blocks.len()).map(|_| rows(6 * d)).collect::<Result<Vec<_>>>()?;
+            let out = Modulations { blocks, last: rows(2 * d)? };
             let c = b.scratch(places, d)?;
             let class = Index::Turn { first: self.class_id(self.config.num_classes) as usize, step: 0 };
             b.push(SumRows {
@@ -262,9 +262,8 @@ impl Rar {
             let layers = self.blocks.iter().map(|block| &block.modulation).zip(&out.blocks);
             layers.for_each(|(layer, &out)| b.push(layer.op(c, out)));
             b.push(self.head_modulation.op(c, out.last));
-            Ok(())
-        })?;
-        Ok(out)
+            Ok(out)
+        })
     }
 
     /// The modulations of `turns` places from `first` on: by block `[all, 6 D]` and, before the logits,

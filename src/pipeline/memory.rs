@@ -13,8 +13,14 @@ impl Model {
         self.networks().memory
     }
 
+    /// Bytes of what the model's sessions have made for each other so far, as stage 1's modulations of no class and the
+    /// time embeddings of each number of diffusion steps. It stays until the model and its sessions are gone.
+    pub fn shared_bytes(&self) -> u64 {
+        self.networks().shared.bytes()
+    }
+
     /// The plan of a [session](Model::session), without the memory to run it in: what it costs, and by
-    /// [`Plan::arena_bytes`] what it will need.
+    /// [`Plan::arena_bytes`] and, if no session has made it yet, [`Plan::shared_bytes`] what it will need.
     pub fn plan(&self, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Plan> {
         Ok(Program::new(self.networks(), batch, settings, outputs, false)?.plan)
     }

@@ -4,6 +4,7 @@ use super::session::{Progress, Session};
 use super::{Image, Outputs, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Masked, Rar, Vae, Vq};
+use crate::plan::Store;
 use crate::pool::Pool;
 use crate::simd::Isa;
 use crate::tensor::{Precision, SharedBytes};
@@ -52,7 +53,7 @@ pub struct Request {
     pub settings: Settings,
 }
 
-/// A model. Cloning shares it.
+/// A model: its weights, and what its sessions have made that no request changes. Cloning shares both.
 #[derive(Debug, Clone)]
 pub struct Model(Arc<Networks>);
 
@@ -65,6 +66,8 @@ pub(crate) struct Networks {
     pub(crate) vae: Option<Vae>,
     pub(crate) vq: Option<Vq>,
     pub(crate) memory: WeightMemory,
+    /// What sessions have made for each other.
+    pub(super) shared: Store,
     precision: Precision,
 }
 
@@ -137,6 +140,7 @@ impl Model {
             vq: load(vq, &config.vq, &mut memory, Vq::load)?,
             config,
             memory,
+            shared: Store::default(),
             precision: precision.unwrap_or(Precision::F32),
         })))
     }
@@ -175,7 +179,7 @@ impl Model {
         })
     }
 
-    /// Compiles a session for `batch` images at a time.
+    /// Compiles a session for `batch` images at a time, and takes its memory: [`Error::Memory`] if it cannot be had.
     pub fn session(&self, cpu: &Cpu, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Session> {
         Session::new(self, cpu, batch, settings, outputs)
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub struct Progress {
     /// The stage at work.
     pub stage: Stage,
-    /// Its place (stage 1), round (stage 2) or level (autoencoders).
+    /// Its place (stage 1), round (stage 2), level (autoencoders), or how many shared blocks come before (prepare).
     pub index: usize,
     /// Share of the work done, by cost, from 0 to 1.
     pub fraction: f64,
@@ -35,8 +35,9 @@ impl Canceller {
     }
 }
 
-/// A compiled plan with its memory. Made once, it generates any number of batches without allocating again; its first
-/// run also computes what all runs share.
+/// A compiled plan with its memory. Made once, it generates any number of batches without allocating again. What no
+/// request changes is the model's: a session that runs before another has made it makes it, in memory of its own and as
+/// the first steps of its runs; sessions never wait for each other.
 #[derive(Debug)]
 pub struct Session {
     model: Model,
@@ -45,8 +46,6 @@ pub struct Session {
     arena: Arena,
     cursor: Cursor,
     begun: bool,
-    /// Whether a run got past the plan's prologue.
-    prepared: bool,
     canceller: Canceller,
     times: BTreeMap<Stage, Duration>,
     profile: Option<Profile>,
@@ -57,13 +56,12 @@ impl Session {
         let program = Program::new(model.networks(), batch, settings, outputs, false)?;
         let times = program.plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
         Ok(Self {
-            arena: Arena::new(&program.plan, cpu.threads())?,
+            arena: Arena::sharing(&program.plan, cpu.threads(), &model.networks().shared, cpu.isa)?,
             model: model.clone(),
             cpu: cpu.clone(),
             program,
             cursor: Cursor::default(),
             begun: false,
-            prepared: false,
             canceller: Canceller::default(),
             times,
             profile: None,
@@ -73,6 +71,13 @@ impl Session {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.program.plan
+    }
+
+    /// Bytes that this session has alone: [`Plan::arena_bytes`], and of [`Plan::shared_bytes`] what it must make itself,
+    /// until it is made and the model's ([`Model::shared_bytes`]). Where two sessions make the same, the later one frees
+    /// its own when it next begins.
+    pub fn own_bytes(&self) -> u64 {
+        self.arena.own_bytes()
     }
 
     /// Starts a batch: one class and one seed an image. What ran before is given up, unless this fails.
@@ -128,7 +133,8 @@ impl Session {
 
     fn start(&mut self, classes: &[usize], seeds: &[u64]) {
         self.program.fill(&mut self.arena, self.model.networks(), classes, seeds);
-        self.cursor = if self.prepared { Cursor::after_prologue(self.plan()) } else { Cursor::default() };
+        self.arena.adopt();
+        self.cursor = Cursor::start(&self.program.plan, &self.arena);
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;
@@ -197,7 +203,6 @@ impl Session {
             });
         }
         *times.entry(stage).or_default() += mark.elapsed();
-        self.prepared |= cursor.segment >= plan.prologue;
         if cancelled {
             self.begun = false;
             return Err(Error::Cancelled);

@@ -1,6 +1,7 @@
 //! The memory that a plan runs over, and how ops reach it: one rectangle written, everything else read.
 
-use super::{Plan, Space, View};
+use super::shared::Block;
+use super::{Plan, Space, Store, View};
 use crate::error::Result;
 use crate::simd::Isa;
 use crate::tensor::{AlignedBytes, Mat, TileMut};
@@ -13,18 +14,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Arena {
     kept: AlignedBytes,
     scratch: AlignedBytes,
+    blocks: Vec<Block>,
     /// No lock is ever waited for: one run has the arena, and no two of its threads the same number
     /// ([`Pool::for_each`](crate::pool::Pool::for_each)).
     workers: Vec<Mutex<AlignedBytes>>,
 }
 
 impl Arena {
-    /// Memory for `plan` on `threads` threads, with the plan's constants in place.
+    /// Memory for `plan` on `threads` threads, with the plan's constants in place, all of it its own.
+    /// [`Error::Memory`](crate::Error::Memory) if it cannot be had.
     pub fn new(plan: &Plan, threads: usize) -> Result<Self> {
+        Self::sharing(plan, threads, &Store::default(), Isa::detect())
+    }
+
+    /// The same, but blocks that `store` has for `isa` are taken from there, and those that a walker makes in this arena
+    /// become the store's. The walker's instruction set must be `isa`. No arena ever waits for another to make a block.
+    pub fn sharing(plan: &Plan, threads: usize, store: &Store, isa: Isa) -> Result<Self> {
         let worker = |_| AlignedBytes::zeroed(plan.worker_words * 4, "the arena of a worker").map(Mutex::new);
         let mut arena = Self {
             kept: AlignedBytes::zeroed(plan.kept_words * 4, "the arena")?,
             scratch: AlignedBytes::zeroed(plan.scratch_words * 4, "the arena")?,
+            blocks: plan.shared.iter().map(|&block| Block::new(store, isa, block)).collect::<Result<_>>()?,
             workers: (0..threads).map(worker).collect::<Result<_>>()?,
         };
         for (at, words) in &plan.constants {
@@ -34,36 +44,68 @@ impl Arena {
         Ok(arena)
     }
 
-    /// The contents of a dense view, for inputs. Panics if the view is not dense or not of this arena.
+    /// Takes the shared blocks that others have made since, and frees its own of them: what a run does not do, since it
+    /// neither allocates nor frees. Not for an arena in the middle of a run.
+    pub fn adopt(&mut self) {
+        self.blocks.iter_mut().for_each(Block::adopt);
+    }
+
+    /// Bytes that this arena has alone: all but the shared blocks that are in the store.
+    pub fn own_bytes(&self) -> u64 {
+        let worker = |bytes: &Mutex<AlignedBytes>| bytes.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let of_run = self.kept.len() + self.scratch.len() + self.workers.iter().map(worker).sum::<usize>();
+        of_run as u64 + self.blocks.iter().map(Block::own_bytes).sum::<u64>()
+    }
+
+    /// Whether the shared block of that number is made.
+    pub(super) fn has(&self, block: usize) -> bool {
+        self.blocks[block].is_ready()
+    }
+
+    /// The shared block of that number is made.
+    pub(super) fn finish(&mut self, block: usize) {
+        self.blocks[block].finish();
+    }
+
+    /// The contents of a dense view, for inputs. Panics if the view is not dense or not of this arena, or shared.
     pub fn slice_mut<T: bytemuck::Pod>(&mut self, view: View) -> &mut [T] {
         assert!(view.is_dense() && size_of::<T>() == 4);
         let span = view.span(0);
         let bytes = match view.space {
             Space::Kept => self.kept.bytes_mut(),
             Space::Scratch => self.scratch.bytes_mut(),
+            Space::Shared(_) => panic!("inputs are never shared"),
         };
         bytemuck::cast_slice_mut(&mut bytes[span.start * 4..span.end * 4])
     }
 
-    /// The contents of a view, for results. Panics if the view is not of this arena.
+    /// The contents of a view, for results. Panics if the view is not of this arena or of a block not made.
     pub fn mat<T: bytemuck::Pod>(&self, view: View) -> Mat<'_, T> {
         let bytes = match view.space {
             Space::Kept => self.kept.as_ref(),
             Space::Scratch => self.scratch.as_ref(),
+            Space::Shared(block) => bytemuck::cast_slice(self.blocks[block].words()),
         };
         let span = view.span(0);
         Mat::new(bytemuck::cast_slice(&bytes[span.start * 4..span.end * 4]), view.layout)
     }
 
-    /// Access for the ops of one turn of a segment.
-    pub(super) fn shared(&mut self) -> SharedArena<'_> {
-        let base = |bytes: &mut AlignedBytes| {
-            let words: &mut [f32] = bytemuck::cast_slice_mut(bytes.bytes_mut());
-            (words.as_mut_ptr(), words.len())
+    /// Access for an op of a segment that makes the shared block `makes`, or none.
+    pub(super) fn shared(&mut self, makes: Option<usize>) -> SharedArena<'_> {
+        let base = |words: &mut [f32]| (words.as_mut_ptr(), words.len());
+        let bytes = |bytes: &mut AlignedBytes| base(bytemuck::cast_slice_mut(bytes.bytes_mut()));
+        let (blocks, making) = match makes {
+            None => (&self.blocks[..], None),
+            Some(block) => {
+                let (before, from) = self.blocks.split_at_mut(block);
+                (&*before, from.first_mut().map(|block| base(block.words_mut())))
+            }
         };
         SharedArena {
-            kept: base(&mut self.kept),
-            scratch: base(&mut self.scratch),
+            kept: bytes(&mut self.kept),
+            scratch: bytes(&mut self.scratch),
+            blocks,
+            making,
             workers: &self.workers,
             life: PhantomData,
         }
@@ -75,6 +117,10 @@ impl Arena {
 pub(super) struct SharedArena<'a> {
     kept: (*mut f32, usize),
     scratch: (*mut f32, usize),
+    /// The shared blocks that can be read: all, or those before the one that is being made.
+    blocks: &'a [Block],
+    /// The shared block that is being made: its number is `blocks.len()`.
+    making: Option<(*mut f32, usize)>,
     workers: &'a [Mutex<AlignedBytes>],
     life: PhantomData<&'a mut Arena>,
 }
@@ -86,10 +132,27 @@ unsafe impl Send for SharedArena<'_> {}
 unsafe impl Sync for SharedArena<'_> {}
 
 impl<'a> SharedArena<'a> {
-    fn base(&self, space: Space) -> (*mut f32, usize) {
+    /// A memory that this run has alone: it may be written. Panics for a shared block other than the one being made.
+    fn own(&self, space: Space) -> (*mut f32, usize) {
+        match (space, self.making) {
+            (Space::Kept, _) => self.kept,
+            (Space::Scratch, _) => self.scratch,
+            (Space::Shared(block), Some(making)) if block == self.blocks.len() => making,
+            (Space::Shared(block), _) => panic!("shared block {block} is written where it is not made"),
+        }
+    }
+
+    /// A memory to read. Panics for a shared block that is neither made nor being made.
+    fn read(&self, space: Space) -> (*const f32, usize) {
         match space {
-            Space::Kept => self.kept,
-            Space::Scratch => self.scratch,
+            Space::Shared(block) if block < self.blocks.len() => {
+                let words = self.blocks[block].words();
+                (words.as_ptr(), words.len())
+            }
+            _ => {
+                let (base, len) = self.own(space);
+                (base.cast_const(), len)
+            }
         }
     }
 
@@ -105,12 +168,13 @@ impl<'a> SharedArena<'a> {
         rows: Range<usize>,
         cols: Range<usize>,
     ) -> TileMut<'a, f32> {
-        let (base, len) = self.base(view.space);
+        let (base, len) = self.own(view.space);
         let span = view.span(turn);
         assert!(span.end <= len && view.layout.is_disjoint(), "{view:?} turn {turn} in {len} words");
         assert!(rows.end <= view.count() && cols.end <= view.cols());
-        // SAFETY: the span is inside the memory that `self` borrows exclusively; by the caller's duty nobody else
-        // writes the rectangle, and `Cx::mat` refuses to read anything of the span.
+        // SAFETY: the span is inside memory that `self` borrows exclusively (`own`: of the shared blocks only the one that
+        // no other arena has yet); by the caller's duty nobody else writes the rectangle, and `Cx::mat` refuses to read
+        // anything of the span.
         unsafe { TileMut::new(base.add(span.start), view.layout, rows, cols) }
     }
 }
@@ -143,7 +207,7 @@ impl<'a> Cx<'a> {
     /// A matrix that the op reads. Panics if it overlaps the matrix that the op writes, which no plan does.
     pub fn mat<T: bytemuck::Pod>(&self, view: &View) -> Mat<'a, T> {
         const { assert!(size_of::<T>() == 4 && align_of::<T>() == 4) };
-        let (base, len) = self.arena.base(view.space);
+        let (base, len) = self.arena.read(view.space);
         let span = view.span(self.turn);
         let (space, written) = &self.written;
         assert!(span.end <= len, "{view:?} in {len} words");
@@ -152,7 +216,8 @@ impl<'a> Cx<'a> {
             "{view:?} is read and written"
         );
         // SAFETY: the span is inside the memory borrowed by the arena's handle for 'a; only the span `written` is
-        // written meanwhile (`SharedArena::tile`), and the two do not overlap. Every word is a valid T (Pod).
+        // written meanwhile (`SharedArena::tile`), and the two do not overlap. A shared block that is made is written by
+        // nobody: it has left the hands of the one arena that could (`Block::words_mut`). Every word is a valid T (Pod).
         Mat::new(unsafe { std::slice::from_raw_parts(base.add(span.start).cast(), span.len()) }, view.layout)
     }
 

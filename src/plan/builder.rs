@@ -1,6 +1,6 @@
 //! Writes plans: lays out the arena and lists the ops.
 
-use super::{Plan, Segment, Space, Stage, Step, View};
+use super::{Key, Plan, Segment, SharedBlock, Space, Stage, Step, View};
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use crate::tensor::Layout;
@@ -17,9 +17,11 @@ pub struct Builder {
     scratch_peak: usize,
     constants: Vec<(usize, Vec<u32>)>,
     segments: Vec<Segment>,
+    shared: Vec<SharedBlock>,
+    /// The segment that makes each shared block.
     prologue: Vec<Segment>,
-    /// Whether ops go to the prologue.
-    in_prologue: bool,
+    /// The shared block that ops are pushed for.
+    making: Option<usize>,
 }
 
 impl Builder {
@@ -41,6 +43,14 @@ impl Builder {
         self.scratch = reserve(at, rows, cols)?;
         self.scratch_peak = self.scratch_peak.max(self.scratch);
         Ok(View { space: Space::Scratch, at, step: 0, layout: Layout::dense(rows, cols) })
+    }
+
+    /// `rows x cols` words of the block that the current [`Builder::once`] makes. Panics outside of one.
+    pub fn shared(&mut self, rows: usize, cols: usize) -> Result<View> {
+        let Some(block) = self.making else { panic!("a shared buffer outside of `once`") };
+        let at = self.shared[block].words;
+        self.shared[block].words = reserve(at, rows, cols)?;
+        Ok(View { space: Space::Shared(block), at, step: 0, layout: Layout::dense(rows, cols) })
     }
 
     /// Runs `f`; scratch buffers made in it are free for others afterwards.
@@ -69,16 +79,22 @@ impl Builder {
 
     /// Starts a segment whose ops run `repeat` times.
     pub fn segment(&mut self, stage: Stage, index: usize, repeat: usize) {
-        self.segments.push(Segment { stage, index, repeat, steps: Vec::new(), weight: 0 });
+        self.segments.push(Segment { stage, index, repeat, makes: None, steps: Vec::new(), weight: 0 });
     }
 
-    /// Ops that `f` pushes run once in an arena, before all others. What they leave for later is in
-    /// [kept](Builder::kept) buffers; they read constants, no inputs of a run.
-    pub fn once<R>(&mut self, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
-        self.prologue.push(Segment { stage: Stage::Prepare, index: 0, repeat: 1, steps: Vec::new(), weight: 0 });
-        let outer = std::mem::replace(&mut self.in_prologue, true);
-        let result = self.scope(f);
-        self.in_prologue = outer;
+    /// Ops that `f` pushes make what `key` says, in [shared](Builder::shared) buffers, before all others and only where
+    /// no other arena of the model has made it. They read weights, constants that follow from the key, and blocks made
+    /// before; no inputs of a run. Panics inside another `once`.
+    pub fn once<R>(&mut self, key: Key, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let block = self.shared.len();
+        assert!(self.making.replace(block).is_none(), "{key:?} inside of another block");
+        self.shared.push(SharedBlock { key, words: 0 });
+        let (stage, makes) = (Stage::Prepare, Some(block));
+        self.prologue.push(Segment { stage, index: block, repeat: 1, makes, steps: Vec::new(), weight: 0 });
+        // What other segments have in scratch memory does not exist yet when these ops run.
+        let outer = std::mem::take(&mut self.scratch);
+        let result = f(self);
+        (self.scratch, self.making) = (outer, None);
         result
     }
 
@@ -86,7 +102,7 @@ impl Builder {
     pub fn push(&mut self, op: impl Into<Op>) {
         let step = Step::new(op.into());
         debug_assert!(step.out.view.layout.is_disjoint(), "{step:?}");
-        let segments = if self.in_prologue { &mut self.prologue } else { &mut self.segments };
+        let segments = if self.making.is_some() { &mut self.prologue } else { &mut self.segments };
         let Some(segment) = segments.last_mut() else {
             panic!("{} before the first segment", step.op.name());
         };
@@ -101,7 +117,6 @@ impl Builder {
         let works = |s: &Segment| s.repeat > 0 && !s.steps.is_empty();
         self.prologue.retain(works);
         self.segments.retain(works);
-        let prologue = self.prologue.len();
         self.segments.splice(0..0, self.prologue);
         let worker = |s: &Segment| s.steps.iter().map(|step| step.op.worker_words()).max();
         Plan {
@@ -111,7 +126,7 @@ impl Builder {
             constants: self.constants,
             weight: self.segments.iter().map(|s| s.weight * s.repeat as u64).sum(),
             segments: self.segments,
-            prologue,
+            shared: self.shared,
         }
     }
 }

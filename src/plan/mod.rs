@@ -8,12 +8,14 @@
 
 mod arena;
 mod builder;
+mod shared;
 mod step;
 mod view;
 mod walker;
 
 pub use arena::{Arena, Cx, WorkerMemory};
 pub use builder::Builder;
+pub use shared::{Key, SharedBlock, Store};
 pub use step::Step;
 pub use view::{Space, View};
 pub use walker::{Cursor, OpProfile, Profile, Walker};
@@ -51,7 +53,7 @@ impl std::ops::Add for Cost {
 /// The part of the graph that a segment belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// What is the same for every run of a session, computed in its first.
+    /// What no request changes, computed by a model's first session.
     Prepare,
     /// Image to latents or codes.
     Encode,
@@ -93,10 +95,12 @@ impl fmt::Display for Stage {
 pub struct Segment {
     /// The part of the graph.
     pub stage: Stage,
-    /// Round of stage 2, place of stage 1 at which the segment starts, level of the decoder.
+    /// Round of stage 2, place of stage 1 at which the segment starts, level of the decoder, number of the shared block.
     pub index: usize,
     /// How often the ops run.
     pub repeat: usize,
+    /// The block of [`Plan::shared`] that the segment makes. It is left out where the block is there already.
+    pub makes: Option<usize>,
     /// The ops.
     pub steps: Vec<Step>,
     /// Cost of one turn, by [`Cost::weight`].
@@ -106,10 +110,11 @@ pub struct Segment {
 /// A compiled request: what runs, in which order, over how much memory.
 #[derive(Debug)]
 pub struct Plan {
-    /// The program.
+    /// The program. The segments that make shared blocks come first.
     pub segments: Vec<Segment>,
-    /// The first so many segments leave kept memory as every run needs it: they run once in an arena.
-    pub prologue: usize,
+    /// What no request changes: blocks in memory of their own, made by the first that needs them and shared by all
+    /// arenas over one [`Store`].
+    pub shared: Vec<SharedBlock>,
     /// Words (4 bytes) of memory that keeps its contents from start to end: inputs, constants, results, caches.
     pub kept_words: usize,
     /// Words of memory that ops share one after the other.
@@ -123,9 +128,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Bytes of the arena on `threads` threads.
+    /// Bytes of an arena on `threads` threads, without [`Plan::shared_bytes`].
     pub fn arena_bytes(&self, threads: usize) -> u64 {
         4 * (self.kept_words as u64 + self.scratch_words as u64 + self.worker_words as u64 * threads as u64)
+    }
+
+    /// Bytes of the shared blocks: once for all arenas over one [`Store`]. Arenas that make the same block at the same
+    /// time have it twice for so long.
+    pub fn shared_bytes(&self) -> u64 {
+        self.shared.iter().map(|block| 4 * block.words as u64).sum()
     }
 
     /// Bytes and FLOPs of all segments of `stage`.

@@ -107,29 +107,142 @@ fn a_run_can_pause_anywhere_and_counts_what_it_did() {
     assert_eq!((0..7).map(|i| result.row(i)[0]).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
 }
 
-#[test]
-fn the_prologue_comes_first_and_can_be_left_out_of_the_next_run() {
+const TWO: Key = Key::TimeEmbeddings { steps: 2 };
+const THREE: Key = Key::NullModulations { places: 3 };
+
+/// A plan that adds what two blocks hold, 2 and 2 + 1; the first block and the sum.
+fn five() -> (Plan, View, View) {
     let mut b = Builder::new();
     let (one, out) = (b.constant(&[1.0], 1).unwrap(), b.kept(1, 1).unwrap());
     b.segment(Stage::Decode, 0, 3);
-    let shared = b
-        .once(|b| {
-            let (shared, x) = (b.kept(1, 1)?, b.scratch(1, 1)?);
+    let plus_one = |b: &mut Builder, key, from| {
+        b.once(key, |b| {
+            let (shared, x) = (b.shared(1, 1)?, b.scratch(1, 1)?);
             b.push(SumRows::copy(one, x));
-            b.push(SumRows::new([Source::Rows(x), Source::Rows(one)], shared));
+            b.push(SumRows::new([Source::Rows(x), Source::Rows(from)], shared));
             Ok(shared)
         })
-        .unwrap();
-    b.push(SumRows::copy(shared, out));
-    let plan = b.finish();
-    assert_eq!((plan.prologue, plan.segments.len(), plan.segments[0].stage), (1, 2, Stage::Prepare));
-    let (mut arena, pool) = (Arena::new(&plan, 1).unwrap(), Pool::new(1).unwrap());
-    for mut cursor in [Cursor::default(), Cursor::after_prologue(&plan)] {
-        arena.slice_mut::<f32>(out)[0] = 0.0;
-        let isa = Isa::detect();
-        Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }.run(&mut cursor, |_| false);
-        assert_eq!((arena.mat::<f32>(out).row(0)[0], cursor.done), (2.0, plan.weight));
+        .unwrap()
+    };
+    let two = plus_one(&mut b, TWO, one);
+    let three = plus_one(&mut b, THREE, two);
+    b.push(SumRows::new([Source::Rows(two), Source::Rows(three)], out));
+    (b.finish(), two, out)
+}
+
+fn run(plan: &Plan, arena: &mut Arena, cursor: &mut Cursor, pause: impl FnMut(&Cursor) -> bool) {
+    let (pool, isa) = (Pool::new(1).unwrap(), Isa::detect());
+    Walker { plan, arena, pool: &pool, isa, profile: None }.run(cursor, pause);
+}
+
+#[test]
+fn shared_blocks_are_made_first_and_once() {
+    let (plan, _, out) = five();
+    assert_eq!(
+        plan.segments.iter().map(|s| (s.stage, s.makes)).collect::<Vec<_>>(),
+        [(Stage::Prepare, Some(0)), (Stage::Prepare, Some(1)), (Stage::Decode, None)]
+    );
+    assert_eq!((plan.shared[0], plan.shared_bytes()), (SharedBlock { key: TWO, words: 16 }, 128));
+    let store = Store::default();
+    let new = || Arena::sharing(&plan, 1, &store, Isa::detect()).unwrap();
+    let (mut first, mut early) = (new(), new());
+    assert_eq!((first.own_bytes(), store.bytes()), (plan.arena_bytes(1) + 128, 0));
+    // The last is from before the blocks were made and makes its own.
+    let check = |arena: &mut Arena, ops| {
+        for (mut cursor, ops) in [(Cursor::start(&plan, arena), ops), (Cursor::default(), 3)] {
+            let mut pauses = 0;
+            arena.slice_mut::<f32>(out)[0] = 0.0;
+            while !cursor.is_finished(&plan) {
+                run(&plan, arena, &mut cursor, |_| true);
+                pauses += 1;
+            }
+            assert_eq!((arena.mat::<f32>(out).row(0)[0], cursor.done, pauses), (5.0, plan.weight, ops));
+        }
+        assert_eq!(store.bytes(), 128);
+    };
+    check(&mut first, 7);
+    check(&mut new(), 3);
+    check(&mut early, 7);
+    assert_eq!((first.own_bytes(), early.own_bytes()), (plan.arena_bytes(1), plan.arena_bytes(1) + 128));
+    early.adopt();
+    assert_eq!(early.own_bytes(), plan.arena_bytes(1));
+}
+
+#[test]
+fn a_block_that_another_made_meanwhile_takes_the_place_of_half_a_one() {
+    let (plan, two, out) = five();
+    let store = Store::default();
+    let new = || Arena::sharing(&plan, 1, &store, Isa::detect()).unwrap();
+    let (mut slow, mut fast) = (new(), new());
+    // The first block and half of the second.
+    let mut half = Cursor::default();
+    run(&plan, &mut slow, &mut half, |cursor| (cursor.segment, cursor.op) == (1, 1));
+    assert_eq!((store.bytes(), slow.own_bytes()), (64, plan.arena_bytes(1) + 64));
+    run(&plan, &mut fast, &mut Cursor::default(), |_| false);
+    slow.adopt();
+    assert_eq!((slow.own_bytes(), slow.mat::<f32>(two).row(0)[0]), (plan.arena_bytes(1), 2.0));
+    let mut cursor = Cursor::start(&plan, &slow);
+    assert_eq!(cursor.segment, 2);
+    run(&plan, &mut slow, &mut cursor, |_| false);
+    assert_eq!(slow.mat::<f32>(out).row(0)[0], 5.0);
+    // Another instruction set rounds differently: it has blocks of its own.
+    let other = Isa::available().into_iter().find(|isa| *isa != Isa::detect());
+    if let Some(isa) = other {
+        assert_eq!(Arena::sharing(&plan, 1, &store, isa).unwrap().own_bytes(), plan.arena_bytes(1) + 128);
     }
+}
+
+#[test]
+fn a_block_that_no_memory_holds_is_an_error() {
+    let mut b = Builder::new();
+    b.segment(Stage::Decode, 0, 1);
+    b.once(TWO, |b| b.shared(1 << 45, 1)).unwrap();
+    let error = Arena::new(&b.finish(), 1).unwrap_err();
+    assert!(error.to_string().contains(&(1u64 << 47).to_string()), "{error}");
+}
+
+#[test]
+#[should_panic(expected = "shared block 0 is written where it is not made")]
+fn a_block_that_is_made_cannot_be_written() {
+    let mut b = Builder::new();
+    let one = b.constant(&[1.0], 1).unwrap();
+    b.segment(Stage::Decode, 0, 1);
+    let shared = b.once(TWO, |b| b.shared(1, 1)).unwrap();
+    b.push(SumRows::copy(one, shared));
+    let plan = b.finish();
+    run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor::default(), |_| false);
+}
+
+#[test]
+#[should_panic(expected = "shared block 0 is written where it is not made")]
+fn a_block_cannot_be_written_while_another_is_made() {
+    let mut b = Builder::new();
+    let one = b.constant(&[1.0], 1).unwrap();
+    let two = b.once(TWO, |b| b.shared(1, 1)).unwrap();
+    b.once(THREE, |b| {
+        b.shared(1, 1)?;
+        b.push(SumRows::copy(one, two));
+        Ok(())
+    })
+    .unwrap();
+    let plan = b.finish();
+    run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor::default(), |_| false);
+}
+
+#[test]
+#[should_panic(expected = "written after it is made")]
+fn a_block_that_is_made_cannot_be_made_again() {
+    let (plan, ..) = five();
+    let mut arena = Arena::new(&plan, 1).unwrap();
+    run(&plan, &mut arena, &mut Cursor::default(), |_| false);
+    run(&plan, &mut arena, &mut Cursor { op: 1, ..Cursor::default() }, |_| false);
+}
+
+#[test]
+#[should_panic(expected = "read before it is made")]
+fn a_block_that_is_not_made_cannot_be_read() {
+    let (plan, ..) = five();
+    run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor { segment: 2, ..Cursor::default() }, |_| false);
 }
 
 #[test]

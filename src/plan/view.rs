@@ -3,13 +3,16 @@
 use crate::tensor::Layout;
 use std::ops::Range;
 
-/// The two memories of an arena.
+/// The memories that an arena reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
     /// Keeps its contents from the plan's start to its end.
     Kept,
     /// Given to one op after the other.
     Scratch,
+    /// A block of this number in [`Plan::shared`](super::Plan::shared): written by the segment that makes it, only read
+    /// by all others.
+    Shared(usize),
 }
 
 /// A strided matrix of 4-byte words in the arena, whose start moves by `step` each turn of its segment.

@@ -26,10 +26,21 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Behind the prologue of `plan`: where a run starts in an arena in which another got that far.
-    pub fn after_prologue(plan: &Plan) -> Self {
-        let done = plan.segments[..plan.prologue].iter().map(|s| s.weight * s.repeat as u64).sum();
-        Self { segment: plan.prologue, done, ..Self::default() }
+    /// Where a run over `arena` starts: at the first segment whose shared block is not there.
+    pub fn start(plan: &Plan, arena: &Arena) -> Self {
+        let mut cursor = Self::default();
+        cursor.pass_made(plan, arena);
+        cursor
+    }
+
+    /// At the start of a segment, goes past those whose shared blocks are there.
+    fn pass_made(&mut self, plan: &Plan, arena: &Arena) {
+        let made = |segment: &&Segment| segment.makes.is_some_and(|block| arena.has(block));
+        let at_start = (self.turn, self.op, self.front, self.back) == (0, 0, 0, 0);
+        while let Some(segment) = plan.segments.get(self.segment).filter(|s| at_start && made(s)) {
+            self.segment += 1;
+            self.done += segment.weight * segment.repeat as u64;
+        }
     }
 
     /// Whether nothing is left to do.
@@ -111,12 +122,13 @@ impl Walker<'_> {
     /// budget gets to the end.
     pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool) {
         let Self { plan, arena, pool, isa, profile } = self;
-        let shared = arena.shared();
+        cursor.pass_made(plan, arena);
         pool.enter(|| {
             while let Some(segment) = plan.segments.get(cursor.segment) {
                 let step = &segment.steps[cursor.op];
                 let start = profile.is_some().then(Instant::now);
                 let range = cursor.front..step.chunks - cursor.back;
+                let shared = arena.shared(segment.makes);
                 let left = run_chunks(shared, step, cursor.turn, range, pool, *isa, || pause(cursor));
                 if let (Some(start), Some(profile)) = (start, profile.as_deref_mut()) {
                     profile.add(segment.stage, &step.op, start.elapsed(), left.is_empty());
@@ -126,7 +138,12 @@ impl Walker<'_> {
                     return;
                 }
                 cursor.done += step.weight;
+                let at = cursor.segment;
                 cursor.next_op(segment);
+                if let Some(block) = segment.makes.filter(|_| cursor.segment > at) {
+                    arena.finish(block);
+                    cursor.pass_made(plan, arena);
+                }
                 if pause(cursor) {
                     return;
                 }

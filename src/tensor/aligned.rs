@@ -41,6 +41,12 @@ impl AlignedBytes {
         Ok(Self { block, layout, base, len })
     }
 
+    /// How many.
+    #[allow(clippy::len_without_is_empty)] // nobody asks
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// The bytes, writable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `len` initialised bytes from `base` on lie in the allocation that `self` owns and lends exclusively.

@@ -79,9 +79,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Bytes of a session's arena.
-fn arena(args: &Args, model: &Model, cpu: &Cpu) -> Result<u64> {
-    Ok(model.plan(args.batch, &model.settings(), Outputs::IMAGE)?.arena_bytes(cpu.threads()))
+/// Bytes of a session's own memory, and of what all sessions share.
+fn arena(args: &Args, model: &Model, cpu: &Cpu) -> Result<(u64, u64)> {
+    let plan = model.plan(args.batch, &model.settings(), Outputs::IMAGE)?;
+    Ok((plan.arena_bytes(cpu.threads()), plan.shared_bytes()))
 }
 
 fn text(args: &Args, model: &Model, parts: &[Contents], cpu: &Cpu) -> Vec<String> {
@@ -113,7 +114,14 @@ fn text(args: &Args, model: &Model, parts: &[Contents], cpu: &Cpu) -> Vec<String
     ));
     lines.push(format!("weights: {} used in place, {} copied", bytes(memory.in_place), bytes(memory.copied)));
     lines.push(match arena(args, model, cpu) {
-        Ok(n) => format!("a session of batch {} on {} threads: {}", args.batch, cpu.threads(), bytes(n)),
+        Ok((own, shared)) => {
+            let (batch, threads) = (args.batch, cpu.threads());
+            format!(
+                "a session of batch {batch} on {threads} threads: {}; all sessions together: {}",
+                bytes(own),
+                bytes(shared)
+            )
+        }
         Err(e) => format!("no images: {e}"),
     });
     lines.push(format!("classes: {}", config.classes.join(", ")));
@@ -122,6 +130,7 @@ fn text(args: &Args, model: &Model, parts: &[Contents], cpu: &Cpu) -> Vec<String
 
 fn json(args: &Args, model: &Model, parts: &[Contents], cpu: &Cpu) -> Value {
     let (config, memory) = (model.config(), model.weight_memory());
+    let (arena, shared) = arena(args, model, cpu).ok().unzip();
     let parts: Vec<Value> = parts
         .iter()
         .map(|p| {
@@ -144,7 +153,8 @@ fn json(args: &Args, model: &Model, parts: &[Contents], cpu: &Cpu) -> Value {
             "weights_copied": memory.copied,
             "batch": args.batch,
             "threads": cpu.threads(),
-            "arena": arena(args, model, cpu).ok(),
+            "arena": arena,
+            "shared": shared,
         },
         "classes": config.classes,
     })
