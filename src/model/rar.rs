@@ -350,6 +350,7 @@ impl Rar {
                 v: values,
                 keys: keys_so_far,
                 heads: self.config.heads,
+                narrow: block.qkv.w.format().is_narrow(),
                 out: h.grouped(all),
             });
             b.push(block.proj.op(h, x).added(Some(part(2))));

@@ -264,6 +264,12 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     }
 
     #[inline(always)]
+    fn with_bits(self, w: __m512i) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_castsi512_ps(w) }
+    }
+
+    #[inline(always)]
     unsafe fn store_words(self, x: *mut u32, v: __m512i) {
         // SAFETY: sixteen words are writable at x; self proves the features.
         unsafe { _mm512_storeu_si512(x.cast(), v) }

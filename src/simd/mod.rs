@@ -83,6 +83,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The numbers of `a` and then of `b`, rounded to bfloat16 (the nearest, ties to even), two neighbours a word. What
     /// becomes of numbers below 1.2e-38 is the leaf's.
     fn pairs(self, a: Self::V, b: Self::V) -> Self::I;
+    /// The floats with these bits.
+    fn with_bits(self, w: Self::I) -> Self::V;
     /// Stores `LANES` words at `x`.
     ///
     /// # Safety

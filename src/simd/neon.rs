@@ -154,6 +154,12 @@ impl<P: Products> Simd for Neon<P> {
     }
 
     #[inline(always)]
+    fn with_bits(self, w: uint32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vreinterpretq_f32_u32(w) }
+    }
+
+    #[inline(always)]
     unsafe fn store_words(self, x: *mut u32, v: uint32x4_t) {
         // SAFETY: four words are writable at x; self proves NEON.
         unsafe { vst1q_u32(x, v) }

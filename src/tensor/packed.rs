@@ -92,6 +92,11 @@ impl Format {
         }
     }
 
+    /// Whether what it multiplies is rounded below f32.
+    pub const fn is_narrow(self) -> bool {
+        matches!(self, Self::Bf16 | Self::Q8)
+    }
+
     /// Dtype and shape of a packed matrix `[rows, k]` in a file.
     pub fn stored(self, rows: usize, k: usize) -> (DType, Vec<usize>) {
         let (panels, lines) = (rows.div_ceil(PANEL), self.lines(k));

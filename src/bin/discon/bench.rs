@@ -171,8 +171,8 @@ fn measure(session: &mut Session, args: &Args, classes: usize) -> Result<Measure
 /// What an op of a model of that precision computes in. A few small matrices of a q8 model are bf16 and count as q8.
 fn computes_in(op: &OpProfile, model: Precision) -> Precision {
     match (op.name, model) {
-        ("linear", _) | ("conv", Precision::Bf16) => model,
-        ("conv", Precision::Q8) => Precision::Bf16,
+        ("linear", _) | ("conv" | "attention", Precision::Bf16) => model,
+        ("conv" | "attention", Precision::Q8) => Precision::Bf16,
         _ => Precision::F32,
     }
 }

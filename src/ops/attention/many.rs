@@ -15,10 +15,10 @@ pub(super) const ROWS: usize = 6;
 
 /// Queries that go through all keys together, so that a panel is read from the second-level cache once for several
 /// tiles. Their scores should stay close: 55 KB for 576 keys.
-const STRIP: usize = 4 * ROWS;
+pub(super) const STRIP: usize = 4 * ROWS;
 
 /// The most lanes of a vector.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Words of [`Packed`]'s parts for `keys` keys and heads of `d`.
 pub(super) fn words(keys: usize, d: usize) -> [usize; 3] {
@@ -94,7 +94,7 @@ impl Many<'_, '_, '_> {
 
 /// `vectors` vectors cut into panels of at most `widest`, as even as can be.
 #[inline(always)]
-fn panels(vectors: usize, widest: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn panels(vectors: usize, widest: usize) -> impl Iterator<Item = Range<usize>> {
     let count = vectors.div_ceil(widest);
     (0..count).map(move |i| vectors * i / count..vectors * (i + 1) / count)
 }
@@ -128,7 +128,7 @@ fn pack_keys<S: Simd, const WIDEST: usize>(s: S, k: Mat<'_, f32>, to: &mut [f32]
 
 /// The block of `LANES` vectors, transposed.
 #[inline(always)]
-fn transposed<S: Simd>(s: S, mut block: [S::V; LANES]) -> [S::V; LANES] {
+pub(super) fn transposed<S: Simd>(s: S, mut block: [S::V; LANES]) -> [S::V; LANES] {
     const { assert!(S::LANES <= LANES && S::LANES.is_power_of_two()) };
     let mut round = 1;
     while round < S::LANES {

@@ -14,6 +14,7 @@
 
 mod few;
 mod many;
+mod narrow;
 mod softmax;
 
 use super::{Kernel, Out, words};
@@ -21,6 +22,7 @@ use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::tensor::{Layout, Mat, TileMut};
 use few::Few;
 use many::{Many, Packed};
+use narrow::Narrow;
 use std::ops::Range;
 
 /// How many keys count: `first` in turn 0, `step` more each turn.
@@ -45,6 +47,8 @@ pub struct Attention {
     pub keys: Keys,
     /// H
     pub heads: usize,
+    /// Whether the products of many queries are of bf16 numbers rather than f32.
+    pub narrow: bool,
     /// `[G, N, H d]`
     pub out: View,
 }
@@ -103,7 +107,11 @@ impl Kernel for Attention {
 
     fn worker_words(&self) -> usize {
         let keys = self.k.layout.rows;
-        if self.is_few() { few::words(keys) } else { WorkerMemory::words(many::words(keys, self.head_size())) }
+        match (self.is_few(), self.narrow) {
+            (true, _) => few::words(keys),
+            (_, true) => WorkerMemory::words(narrow::words(keys, self.head_size())),
+            _ => WorkerMemory::words(many::words(keys, self.head_size())),
+        }
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
@@ -129,6 +137,9 @@ impl Kernel for Attention {
             if self.is_few() {
                 let [scores] = memory.split([few::words(keys)]);
                 cx.isa().run(Few { head, scores, out: &mut out });
+            } else if self.narrow {
+                let packed = narrow::Packed::new(memory.split(narrow::words(keys, d)));
+                cx.isa().run_dots(Narrow { head, packed, out: &mut out });
             } else {
                 let [keys, values, scores] = memory.split(many::words(keys, d));
                 cx.isa().run(Many { head, packed: Packed { keys, values, scores }, out: &mut out });
