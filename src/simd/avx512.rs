@@ -142,6 +142,7 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     type I = __m512i;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
+    const MULTIPLIES_PAIRS: bool = BF16;
 
     intrinsic! {
         add(a, b) = _mm512_add_ps(a, b);

@@ -35,6 +35,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Vector registers of the processor: what tiles are sized by.
     const REGISTERS: usize;
+    /// Whether [`Simd::dot_pairs`] is an instruction. Elsewhere, what multiplies the same pairs again and again had better
+    /// take them apart once.
+    const MULTIPLIES_PAIRS: bool = false;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;

@@ -35,6 +35,7 @@ impl<P: Products> Simd for Neon<P> {
     type I = uint32x4_t;
     const LANES: usize = 4;
     const REGISTERS: usize = 32;
+    const MULTIPLIES_PAIRS: bool = P::MULTIPLIES_PAIRS;
 
     intrinsic! {
         add(a, b) = vaddq_f32(a, b);

@@ -14,7 +14,7 @@
 
 mod few;
 mod many;
-mod narrow;
+mod numbers;
 mod softmax;
 
 use super::{Kernel, Out, words};
@@ -22,7 +22,6 @@ use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::tensor::{Layout, Mat, TileMut};
 use few::Few;
 use many::{Many, Packed};
-use narrow::Narrow;
 use std::ops::Range;
 
 /// How many keys count: `first` in turn 0, `step` more each turn.
@@ -107,11 +106,7 @@ impl Kernel for Attention {
 
     fn worker_words(&self) -> usize {
         let keys = self.k.layout.rows;
-        match (self.is_few(), self.narrow) {
-            (true, _) => few::words(keys),
-            (_, true) => WorkerMemory::words(narrow::words(keys, self.head_size())),
-            _ => WorkerMemory::words(many::words(keys, self.head_size())),
-        }
+        if self.is_few() { few::words(keys) } else { WorkerMemory::words(many::words(keys, self.head_size())) }
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
@@ -137,12 +132,12 @@ impl Kernel for Attention {
             if self.is_few() {
                 let [scores] = memory.split([few::words(keys)]);
                 cx.isa().run(Few { head, scores, out: &mut out });
-            } else if self.narrow {
-                let packed = narrow::Packed::new(memory.split(narrow::words(keys, d)));
-                cx.isa().run_dots(Narrow { head, packed, out: &mut out });
             } else {
-                let [keys, values, scores] = memory.split(many::words(keys, d));
-                cx.isa().run(Many { head, packed: Packed { keys, values, scores }, out: &mut out });
+                let packed = Packed::new(memory.split(many::words(keys, d)));
+                match self.narrow {
+                    true => cx.isa().run_dots(Many::<true> { head, packed, out: &mut out }),
+                    false => cx.isa().run(Many::<false> { head, packed, out: &mut out }),
+                }
             }
         }
     }
