@@ -106,12 +106,17 @@ impl<const NARROW: bool> Many<'_, '_, '_, NARROW> {
                 let right = &packed.keys[panel.start * S::LANES * along_head..panel.end * S::LANES * along_head];
                 product::<S, W, WIDEST>(s, count, packed.queries, right, along_head, to);
             }
-            let mut norms = [0.0; STRIP];
+            // All rows' largest first: a row's exponentials would wait for it.
+            let (mut tops, mut norms) = ([0.0; STRIP], [0.0; STRIP]);
+            for (top, row) in tops[..count].iter_mut().zip(packed.scores.chunks_exact_mut(stride)) {
+                row[keys..padded].fill(f32::NEG_INFINITY);
+                *top = largest(s, &row[..padded]);
+            }
             for (i, norm) in norms[..count].iter_mut().enumerate() {
-                let row = &mut packed.scores[i * stride..][..padded];
+                let row = &packed.scores[i * stride..][..padded];
                 // The logarithms are to base 2.
                 let factor = scale * std::f32::consts::LOG2_E;
-                *norm = exponentials::<S, W>(s, row, keys, factor, &mut packed.weights[i * S::LANES..]);
+                *norm = exponentials::<S, W>(s, row, tops[i], factor, &mut packed.weights[i * S::LANES..]);
             }
             for panel in panels(across_head, WIDEST) {
                 let cols = at + panel.start * S::LANES..at + d.min(panel.end * S::LANES);
@@ -201,12 +206,11 @@ fn pack_values<S: Simd, W: Words, const WIDEST: usize>(s: S, v: Mat<'_, f32>, to
     }
 }
 
-/// Writes `2^(factor (score - largest))` of the first `keys` scores of `row`, in its place of each block, and gives the
-/// reciprocal of their sum. The row is whole pairs of vectors; what lies behind the scores gets no weight.
+/// Writes `2^(factor (score - top))` of a row of scores, whole pairs of vectors, in its place of each block, and gives
+/// the reciprocal of their sum.
 #[inline(always)]
-fn exponentials<S: Simd, W: Words>(s: S, row: &mut [f32], keys: usize, factor: f32, to: &mut [f32]) -> f32 {
-    row[keys..].fill(f32::NEG_INFINITY);
-    let (top, block) = (largest(s, row), STRIP * S::LANES);
+fn exponentials<S: Simd, W: Words>(s: S, row: &[f32], top: f32, factor: f32, to: &mut [f32]) -> f32 {
+    let block = STRIP * S::LANES;
     let mut sum = s.zero();
     for (x, to) in row.chunks_exact(2 * S::LANES).zip(to.chunks_mut(2 / W::NUMBERS * block)) {
         let (first, second) = to.split_at_mut(to.len().min(block));
