@@ -15,12 +15,16 @@ use crate::simd::{Job, Simd};
 use crate::tensor::{Mat, TileMut};
 use std::ops::Range;
 
-/// Queries that go through all keys together, so that a panel is read from the second-level cache once for several
-/// tiles. Their scores should stay close: 55 KB for 576 keys.
-const STRIP: usize = 24;
+/// Queries that go through all keys together, so that a panel is read from the second-level cache once for two tiles.
+/// Their scores and weights should stay in the first-level cache: 42 KB for 576 keys.
+const STRIP: usize = 2 * ROWS;
 
 /// Queries that a chunk has a multiple of: fewest rows of a tile.
 pub(super) const ROWS: usize = 6;
+
+/// Words from the first of a group's keys to the last from which on rows are asked for ahead: about a second-level cache.
+/// Where they are near, asking costs more than it gains.
+const FAR: usize = 1 << 18;
 
 /// The most lanes of a vector.
 const LANES: usize = 16;
@@ -90,7 +94,7 @@ impl<const NARROW: bool> Many<'_, '_, '_, NARROW> {
     fn strips<S: Simd, W: Words, const WIDEST: usize>(self, s: S) {
         let Self { head: Head { q, k, v, rows, scale, at }, packed, out } = self;
         let (keys, d) = (k.layout().rows, k.layout().cols);
-        pack_keys::<S, W, WIDEST>(s, k, packed.keys);
+        pack_keys::<S, W, WIDEST>(s, k, v, packed.keys);
         pack_values::<S, W, WIDEST>(s, v, packed.values);
         let (along_head, along_keys) = (d.div_ceil(W::NUMBERS), keys.div_ceil(W::NUMBERS));
         let (across_keys, across_head) = (keys.div_ceil(S::LANES), d.div_ceil(S::LANES));
@@ -101,6 +105,7 @@ impl<const NARROW: bool> Many<'_, '_, '_, NARROW> {
             for i in 0..count {
                 pack_query::<S, W>(s, q.row(first + i), &mut packed.queries[i * S::LANES..]);
             }
+            fetch(s, q, first + count..rows.end.min(first + 2 * STRIP));
             for panel in panels(across_keys, WIDEST) {
                 let to = Scores { scores: packed.scores, stride, first: panel.start * S::LANES };
                 let right = &packed.keys[panel.start * S::LANES * along_head..panel.end * S::LANES * along_head];
@@ -135,6 +140,18 @@ fn panels(vectors: usize, widest: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).map(move |i| vectors * i / count..vectors * (i + 1) / count)
 }
 
+/// Asks for rows that are read soon, if they lie far apart: then no processor foresees the next one.
+#[inline(always)]
+fn fetch<S: Simd>(s: S, x: Mat<'_, f32>, rows: Range<usize>) {
+    if x.layout().row_stride * x.layout().rows >= FAR {
+        for row in rows {
+            for line in x.row(row).chunks(16) {
+                s.prefetch(line.as_ptr().cast());
+            }
+        }
+    }
+}
+
 /// A row of q in its place of each block.
 #[inline(always)]
 fn pack_query<S: Simd, W: Words>(s: S, x: &[f32], to: &mut [f32]) {
@@ -143,9 +160,9 @@ fn pack_query<S: Simd, W: Words>(s: S, x: &[f32], to: &mut [f32]) {
     }
 }
 
-/// k^T, lanes along the keys; zeros behind the last key.
+/// k^T, lanes along the keys; zeros behind the last key. Asks for the values, which are next.
 #[inline(always)]
-fn pack_keys<S: Simd, W: Words, const WIDEST: usize>(s: S, k: Mat<'_, f32>, to: &mut [f32]) {
+fn pack_keys<S: Simd, W: Words, const WIDEST: usize>(s: S, k: Mat<'_, f32>, v: Mat<'_, f32>, to: &mut [f32]) {
     let (keys, d) = (k.layout().rows, k.layout().cols);
     let words = d.div_ceil(W::NUMBERS);
     for panel in panels(keys.div_ceil(S::LANES), WIDEST) {
@@ -154,6 +171,7 @@ fn pack_keys<S: Simd, W: Words, const WIDEST: usize>(s: S, k: Mat<'_, f32>, to: 
         for (c, vector) in panel.enumerate() {
             let first = vector * S::LANES;
             let count = S::LANES.min(keys - first);
+            fetch(s, v, first..first + count);
             for at in (0..words).step_by(S::LANES) {
                 let end = words.min(at + S::LANES);
                 let mut block = [s.zero(); LANES];
@@ -275,9 +293,9 @@ fn product<S: Simd, W: Words, const WIDEST: usize>(
     // As many sums as registers can hold: enough that none waits for itself.
     match (right.len() / (n * S::LANES), WIDEST >= 4) {
         (4, true) => tiles::<S, W, 6, 4>(s, rows, left, right, n, to),
-        (3, true) => tiles::<S, W, 8, 3>(s, rows, left, right, n, to),
+        (3, true) => tiles::<S, W, 6, 3>(s, rows, left, right, n, to),
         (2, true) => tiles::<S, W, 12, 2>(s, rows, left, right, n, to),
-        (_, true) => tiles::<S, W, 24, 1>(s, rows, left, right, n, to),
+        (_, true) => tiles::<S, W, 12, 1>(s, rows, left, right, n, to),
         (2, false) => tiles::<S, W, 6, 2>(s, rows, left, right, n, to),
         (_, false) => tiles::<S, W, 12, 1>(s, rows, left, right, n, to),
     }

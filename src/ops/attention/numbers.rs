@@ -35,7 +35,7 @@ fn from(x: &[f32], at: usize) -> &[f32] {
     &x[x.len().min(at)..]
 }
 
-/// f32, one a word; if `ROUNDED`, each rounded to bf16: what [`Pairs`] are to a leaf that would take them apart again.
+/// f32, one a word; if `ROUNDED`, each rounded to bf16: for leaves that would take [`Pairs`] apart for every product.
 pub(super) struct Singles<const ROUNDED: bool>;
 
 impl<const ROUNDED: bool> Singles<ROUNDED> {
