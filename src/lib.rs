@@ -67,7 +67,7 @@ pub mod verify;
 pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};
-pub use pipeline::{Canceller, Cpu, Image, Model, Outputs, Progress, Request, Session, Settings, pack};
+pub use pipeline::{Canceller, Cpu, Device, Image, Model, Outputs, Progress, Request, Session, Settings, pack};
 pub use tensor::Precision;
 
 /// The examples of the README compile.

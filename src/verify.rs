@@ -8,7 +8,7 @@
 //!
 //! | case | bf16 | q8 | why |
 //! |---|---|---|---|
-//! | a network once; diffusion with bounded tokens | 2e-2 | 4e-2 | inputs and weights of each product are rounded by up to 2^-9 (bf16) or 1/254 of their block's largest (q8); depth adds to it |
+//! | a network once; diffusion with bounded tokens | 2e-2 | 4e-2 | inputs and weights of each product are rounded by up to 2^-8 of their size (bf16) or 1/254 of their block's largest (q8); depth adds to it |
 //! | pictures of bounded tokens | 2e-2 | 4e-2 | as above |
 //! | diffusion with unbounded tokens | 0.4 | 0.6 | the first steps divide the estimate's error by the square root of what signal is left, about 1/100 |
 //! | pictures of unbounded tokens | 0.15 | 0.2 | the same, decoded and clamped |
@@ -17,7 +17,7 @@
 mod cases;
 
 use crate::error::{Error, Result};
-use crate::pipeline::{Cpu, Model};
+use crate::pipeline::{Device, Model};
 use crate::tensor::Precision;
 use crate::weights::TensorFile;
 use serde_json::Value;
@@ -49,10 +49,16 @@ impl CaseReport {
 
 /// Runs every case in `folder`'s `cases/`, in the order of their names, with `model`, which was opened there in
 /// whatever precision; `watch` is told of each.
-pub fn verify(model: &Model, folder: &Path, cpu: &Cpu, watch: &mut dyn FnMut(&CaseReport)) -> Result<Vec<CaseReport>> {
+pub fn verify(
+    model: &Model,
+    folder: &Path,
+    device: impl Into<Device>,
+    watch: &mut dyn FnMut(&CaseReport),
+) -> Result<Vec<CaseReport>> {
+    let device = device.into();
     let mut reports = Vec::new();
     for path in case_files(&folder.join("cases"))? {
-        let report = one(model, cpu, &path);
+        let report = one(model, &device, &path);
         watch(&report);
         reports.push(report);
     }
@@ -71,7 +77,7 @@ fn case_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn one(model: &Model, cpu: &Cpu, path: &Path) -> CaseReport {
+fn one(model: &Model, device: &Device, path: &Path) -> CaseReport {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = CaseReport {
         name,
@@ -85,7 +91,7 @@ fn one(model: &Model, cpu: &Cpu, path: &Path) -> CaseReport {
         let case = Case::open(path)?;
         report.kind = case.kind.clone();
         report.bound = case.bound_in(model.precision());
-        let difference = cases::run(model, cpu, &case)?;
+        let difference = cases::run(model, device, &case)?;
         (report.error, report.worst) = (difference.relative, difference.worst);
         Ok(())
     };

@@ -103,6 +103,14 @@ impl Sequences {
         self.batch * self.halves
     }
 
+    /// A row of `ids` before the first turn: entry 0 is `class`, or `none` in the half without; the codes are zeros.
+    pub fn start(&self, class: i32, none: i32) -> Vec<i32> {
+        let mut row = vec![0; self.ids.cols()];
+        row[..self.halves].fill(none);
+        row[0] = class;
+        row
+    }
+
     /// Entry `i` of every sequence, `[halves, batch, 1]`, moving to the next entry each turn.
     fn entry(&self, i: usize) -> View {
         let layout =

@@ -14,8 +14,9 @@ use crate::weights::{Part, VaeConfig};
 pub struct Vae {
     /// Its sizes.
     pub config: VaeConfig,
-    latent_std: Weight,
-    latent_mean: Weight,
+    /// Scale and shift of tokens, to latents, and back.
+    to_latents: (Weight, Weight),
+    to_tokens: (Weight, Weight),
     encoder: Coder,
     quant: ConvLayer,
     post_quant: ConvLayer,
@@ -169,9 +170,12 @@ impl Vae {
     /// Takes the network's weights out of `part`.
     pub fn load(part: &mut Part, config: &VaeConfig) -> Result<Self> {
         let z = config.z_channels;
+        let owned = |name, x: &[f32]| Weight::owned(name, &[z], x);
+        let pairs = config.latent_std.iter().zip(&config.latent_mean);
+        let (scale, shift): (Vec<f32>, Vec<f32>) = pairs.map(|(s, m)| (1.0 / s, -m / s)).unzip();
         Ok(Self {
-            latent_std: Weight::owned("latent_std", &[z], &config.latent_std)?,
-            latent_mean: Weight::owned("latent_mean", &[z], &config.latent_mean)?,
+            to_latents: (owned("latent_std", &config.latent_std)?, owned("latent_mean", &config.latent_mean)?),
+            to_tokens: (owned("1 / latent_std", &scale)?, owned("-latent_mean / latent_std", &shift)?),
             encoder: Coder::take(part, config, Way::Encode)?,
             quant: ConvLayer::take(part, "quant_conv", 2 * z, 2 * z, 1, true)?,
             post_quant: ConvLayer::take(part, "post_quant_conv", z, z, 1, true)?,
@@ -188,19 +192,13 @@ impl Vae {
     /// Writes `latent = token * std + mean`, `[B, L, C]` both.
     pub fn plan_latents(&self, b: &mut Builder, tokens: View, latents: View) {
         b.segment(Stage::Decode, 0, 1);
-        let factors = Some((self.latent_std.clone(), self.latent_mean.clone()));
-        b.push(Affine { x: tokens, factors, bounds: None, out: latents });
+        b.push(Affine { x: tokens, factors: Some(self.to_latents.clone()), bounds: None, out: latents });
     }
 
     /// Writes `token = (latent - mean) / std`, `[B, L, C]` both.
-    pub fn plan_tokens(&self, b: &mut Builder, latents: View, tokens: View) -> Result<()> {
-        let pairs = || self.latent_std.f32().iter().zip(self.latent_mean.f32());
-        let (scale, shift): (Vec<f32>, Vec<f32>) = pairs().map(|(s, m)| (1.0 / s, -m / s)).unzip();
-        let c = [self.config.z_channels];
-        let factors = Some((Weight::owned("1 / latent_std", &c, &scale)?, Weight::owned("-mean / std", &c, &shift)?));
+    pub fn plan_tokens(&self, b: &mut Builder, latents: View, tokens: View) {
         b.segment(Stage::Encode, 0, 1);
-        b.push(Affine { x: latents, factors, bounds: None, out: tokens });
-        Ok(())
+        b.push(Affine { x: latents, factors: Some(self.to_tokens.clone()), bounds: None, out: tokens });
     }
 
     /// Writes the decoder: latents `[B, L, C]` -> image `[B, H W, 3]`, nominally in [-1, 1].

@@ -1,10 +1,11 @@
 //! Images in: through the autoencoders and back.
 
 use super::Image;
-use super::model::{Cpu, Model, Networks, needed};
-use super::session::pictures;
+use super::device::Device;
+use super::executor::Executor;
+use super::model::{Model, Networks, needed};
 use crate::error::{Error, Result};
-use crate::plan::{Arena, Builder, Cursor, View, Walker};
+use crate::plan::{Builder, View};
 use crate::weights::{VAE_FILE, VQ_FILE};
 
 impl Model {
@@ -14,8 +15,8 @@ impl Model {
     }
 
     /// What the continuous autoencoder makes of a picture: encoded to the mean of its latents, decoded again.
-    pub fn reconstruct(&self, cpu: &Cpu, image: &Image) -> Result<Image> {
-        self.through(cpu, image, (-1.0, 1.0), |nets, b, pixels, out| {
+    pub fn reconstruct(&self, device: impl Into<Device>, image: &Image) -> Result<Image> {
+        self.through(&device.into(), image, (-1.0, 1.0), |nets, b, pixels, out| {
             let vae = needed(&nets.vae, VAE_FILE, "the continuous reconstruction")?;
             let places = latent_places(pixels, vae.config.ch_mult.len());
             let mean = b.kept(places, vae.config.z_channels)?.grouped(1);
@@ -26,8 +27,8 @@ impl Model {
     }
 
     /// What the discrete autoencoder makes of a picture: quantised to codes, decoded again.
-    pub fn reconstruct_discrete(&self, cpu: &Cpu, image: &Image) -> Result<Image> {
-        self.through(cpu, image, (0.0, 1.0), |nets, b, pixels, out| {
+    pub fn reconstruct_discrete(&self, device: impl Into<Device>, image: &Image) -> Result<Image> {
+        self.through(&device.into(), image, (0.0, 1.0), |nets, b, pixels, out| {
             let vq = needed(&nets.vq, VQ_FILE, "the discrete reconstruction")?;
             let places = latent_places(pixels, vq.config.channel_mult.len());
             let codes = b.kept(places, 1)?.grouped(1);
@@ -38,7 +39,7 @@ impl Model {
 
     fn through(
         &self,
-        cpu: &Cpu,
+        device: &Device,
         image: &Image,
         range: (f32, f32),
         plan: impl FnOnce(&Networks, &mut Builder, View, View) -> Result<()>,
@@ -53,12 +54,12 @@ impl Model {
         let out = b.kept(size * size, 3)?.grouped(1);
         plan(self.networks(), &mut b, pixels, out)?;
         let plan = b.finish();
-        let mut arena = Arena::new(&plan, cpu.threads())?;
-        arena.slice_mut::<f32>(pixels).iter_mut().zip(image.to_pixels(range)).for_each(|(to, x)| *to = x);
-        let mut walker = Walker { plan: &plan, arena: &mut arena, pool: &cpu.pool, isa: cpu.isa, profile: None };
-        walker.run(&mut Cursor::default(), |_| false);
+        let mut executor = Executor::new(device, self.networks(), &plan)?;
+        executor.write(pixels, &image.to_pixels(range).collect::<Vec<_>>())?;
+        let mut cursor = executor.start(&plan);
+        executor.run(&plan, &mut cursor, None, |_| false)?;
         let missing = || Error::input("image", "one picture", "none");
-        pictures(arena.mat(out), range).pop().ok_or_else(missing)
+        executor.pictures(out, range)?.pop().ok_or_else(missing)
     }
 }
 

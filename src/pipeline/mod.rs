@@ -2,6 +2,8 @@
 //! [`Request`] and [`Image`].
 
 mod autoencode;
+mod device;
+mod executor;
 mod image;
 mod memory;
 mod model;
@@ -9,12 +11,13 @@ mod pack;
 mod program;
 mod session;
 
+pub use device::{Cpu, Device};
 pub use image::Image;
-pub use model::{Cpu, Model, Request};
+pub use model::{Model, Request};
 pub use pack::pack;
 pub use program::{Outputs, Settings};
 pub use session::{Canceller, Progress, Session};
 
+pub(crate) use executor::Executor;
 pub(crate) use model::needed;
 pub(crate) use program::Program;
-pub(crate) use session::pictures;

@@ -1,46 +1,15 @@
 //! A model: networks with their weights, shared by all who generate with it.
 
+use super::device::Device;
 use super::session::{Progress, Session};
 use super::{Image, Outputs, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Masked, Rar, Vae, Vq};
 use crate::plan::Store;
-use crate::pool::Pool;
-use crate::simd::Isa;
 use crate::tensor::{Precision, SharedBytes};
 use crate::weights::{Config, ModelFiles, Part, WeightMemory};
 use std::path::Path;
 use std::sync::Arc;
-
-/// The processor to run on: threads of its own and an instruction set. Cloning shares the threads.
-#[derive(Debug, Clone)]
-pub struct Cpu {
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) isa: Isa,
-}
-
-impl Cpu {
-    /// The best instruction set on `threads` threads; 0 is one a core.
-    pub fn new(threads: usize) -> Result<Self> {
-        Ok(Self { pool: Arc::new(Pool::new(threads)?), isa: Isa::detect() })
-    }
-
-    /// With another instruction set, by its [name](Isa::name).
-    pub fn with_isa(mut self, name: &str) -> Result<Self> {
-        self.isa = Isa::named(name)?;
-        Ok(self)
-    }
-
-    /// The instruction set.
-    pub fn isa(&self) -> Isa {
-        self.isa
-    }
-
-    /// How many threads.
-    pub fn threads(&self) -> usize {
-        self.pool.threads()
-    }
-}
 
 /// What to generate.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,13 +149,19 @@ impl Model {
     }
 
     /// Compiles a session for `batch` images at a time, and takes its memory: [`Error::Memory`] if it cannot be had.
-    pub fn session(&self, cpu: &Cpu, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Session> {
-        Session::new(self, cpu, batch, settings, outputs)
+    pub fn session(
+        &self,
+        device: impl Into<Device>,
+        batch: usize,
+        settings: &Settings,
+        outputs: Outputs,
+    ) -> Result<Session> {
+        Session::new(self, &device.into(), batch, settings, outputs)
     }
 
     /// The images of a request, from one call.
-    pub fn generate(&self, cpu: &Cpu, request: &Request) -> Result<Vec<Image>> {
-        let mut session = self.session(cpu, request.classes.len(), &request.settings, Outputs::IMAGE)?;
+    pub fn generate(&self, device: impl Into<Device>, request: &Request) -> Result<Vec<Image>> {
+        let mut session = self.session(device, request.classes.len(), &request.settings, Outputs::IMAGE)?;
         session.begin(&request.classes, &request.seeds)?;
         session.run(|_: &Progress| {})?;
         session.images()

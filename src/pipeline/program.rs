@@ -1,10 +1,11 @@
 //! Compiles the whole graph for a batch: which segments run, where inputs and results lie.
 
+use super::Executor;
 use super::model::{Networks, needed};
 use crate::error::{Error, Result};
 use crate::model::{Draws, HeadSettings, MaskedInputs, RoundSettings, Sequences, Tail};
 use crate::ops::{Source, SumRows};
-use crate::plan::{Arena, Builder, Plan, Stage, View};
+use crate::plan::{Builder, Plan, Stage, View};
 use crate::sampling;
 use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, SamplingConfig, VAE_FILE, VQ_FILE};
 
@@ -272,37 +273,32 @@ impl Program {
     }
 
     /// Puts the classes in place, and what follows from the seeds.
-    pub(crate) fn fill(&self, arena: &mut Arena, nets: &Networks, classes: &[usize], seeds: &[u64]) {
+    pub(crate) fn fill(&self, to: &mut Executor, nets: &Networks, classes: &[usize], seeds: &[u64]) -> Result<()> {
         let uniforms: Vec<f32> = seeds.iter().flat_map(|&s| sampling::uniforms(s, self.places)).collect();
         let orders: Vec<i32> = seeds.iter().flat_map(|&s| sampling::order(s, self.places)).collect();
-        self.fill_classes(arena, nets, classes);
-        self.fill_uniforms(arena, &uniforms);
-        self.fill_orders(arena, &orders);
-        if let Some(inputs) = &self.continuous {
-            let halves = seeds.iter().flat_map(|&s| [s as u32, (s >> 32) as u32]);
-            arena.slice_mut::<u32>(inputs.seeds).iter_mut().zip(halves).for_each(|(to, half)| *to = half);
-        }
+        self.fill_classes(to, nets, classes)?;
+        self.fill_uniforms(to, &uniforms)?;
+        self.fill_orders(to, &orders)?;
+        let halves: Vec<u32> = seeds.iter().flat_map(|&s| [s as u32, (s >> 32) as u32]).collect();
+        self.continuous.as_ref().map_or(Ok(()), |inputs| to.write(inputs.seeds, &halves))
     }
 
     /// Puts the classes in place; `num_classes` is "no class".
-    pub(crate) fn fill_classes(&self, arena: &mut Arena, nets: &Networks, classes: &[usize]) {
+    pub(crate) fn fill_classes(&self, to: &mut Executor, nets: &Networks, classes: &[usize]) -> Result<()> {
         if let (Some(Discrete::Drawn(sequences, _)), Some(rar)) = (&self.discrete, &nets.rar) {
-            let entries = arena.slice_mut::<i32>(sequences.ids);
-            for (row, &class) in entries.chunks_mut(sequences.ids.cols()).zip(classes) {
-                row[..sequences.halves].fill(rar.class_id(rar.config.num_classes));
-                row[0] = rar.class_id(class);
-            }
+            let none = rar.class_id(rar.config.num_classes);
+            let ids: Vec<i32> = classes.iter().flat_map(|&class| sequences.start(rar.class_id(class), none)).collect();
+            to.write(sequences.ids, &ids)?;
         }
-        if let Some(inputs) = &self.continuous {
-            let to = arena.slice_mut::<i32>(inputs.classes);
-            to.iter_mut().zip(classes).for_each(|(to, &class)| *to = class as i32);
-        }
+        let classes: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
+        self.continuous.as_ref().map_or(Ok(()), |inputs| to.write(inputs.classes, &classes))
     }
 
     /// Puts stage 1's draws in place, `[B, L]`.
-    pub(crate) fn fill_uniforms(&self, arena: &mut Arena, uniforms: &[f32]) {
-        if let Some(Discrete::Drawn(_, view)) = &self.discrete {
-            arena.slice_mut::<f32>(*view).copy_from_slice(uniforms);
+    pub(crate) fn fill_uniforms(&self, to: &mut Executor, uniforms: &[f32]) -> Result<()> {
+        match &self.discrete {
+            Some(Discrete::Drawn(_, view)) => to.write(*view, uniforms),
+            _ => Ok(()),
         }
     }
 
@@ -312,27 +308,29 @@ impl Program {
     }
 
     /// Puts given codes in place, `[B, L]`.
-    pub(crate) fn fill_codes<'a>(&self, arena: &mut Arena, codes: impl Iterator<Item = &'a u32>) {
-        if let Some(Discrete::Given(view)) = &self.discrete {
-            arena.slice_mut::<u32>(*view).iter_mut().zip(codes).for_each(|(to, &code)| *to = code);
+    pub(crate) fn fill_codes<'a>(&self, to: &mut Executor, codes: impl Iterator<Item = &'a u32>) -> Result<()> {
+        match &self.discrete {
+            Some(Discrete::Given(view)) => to.write(*view, &codes.copied().collect::<Vec<_>>()),
+            _ => Ok(()),
         }
     }
 
     /// Puts the orders in place, `[B, L]`.
-    pub(crate) fn fill_orders(&self, arena: &mut Arena, orders: &[i32]) {
-        let Some(inputs) = &self.continuous else { return };
-        arena.slice_mut::<i32>(inputs.order).chunks_mut(orders.len()).for_each(|half| half.copy_from_slice(orders));
-        let slots = arena.slice_mut::<i32>(inputs.slots);
+    pub(crate) fn fill_orders(&self, to: &mut Executor, orders: &[i32]) -> Result<()> {
+        let Some(inputs) = &self.continuous else { return Ok(()) };
+        to.write(inputs.order, &orders.repeat(inputs.order.count() / orders.len().max(1)))?;
+        let mut slots = vec![0i32; orders.len()];
         for (slots, order) in slots.chunks_mut(self.places).zip(orders.chunks(self.places)) {
             order.iter().enumerate().for_each(|(slot, &place)| slots[place as usize] = slot as i32);
         }
+        to.write(inputs.slots, &slots)
     }
 
     /// The codes of every image, given or after stage 1.
-    pub(crate) fn codes(&self, arena: &Arena) -> Option<Vec<Vec<u32>>> {
-        let codes = arena.mat::<i32>(self.discrete.as_ref()?.codes());
-        let of = |image: usize| (0..self.places).map(|p| codes.row(image * self.places + p)[0] as u32).collect();
-        Some((0..self.batch).map(of).collect())
+    pub(crate) fn codes(&self, from: &Executor) -> Result<Vec<Vec<u32>>> {
+        let none = || Error::input("codes", "a session with discrete tokens", "one without");
+        let codes = from.read::<u32>(self.discrete.as_ref().ok_or_else(none)?.codes())?;
+        Ok(codes.chunks(self.places).map(<[u32]>::to_vec).collect())
     }
 }
 

@@ -1,10 +1,10 @@
 //! A session: a compiled plan, its memory, and the place in it.
 
-use super::model::{Cpu, Model};
+use super::model::Model;
 use super::program::Program;
-use super::{Image, Outputs, Settings};
+use super::{Device, Executor, Image, Outputs, Settings};
 use crate::error::{Error, Result};
-use crate::plan::{Arena, Cursor, Plan, Profile, Stage, Walker};
+use crate::plan::{Cursor, Plan, Profile, Stage};
 use crate::tensor::Mat;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,9 +41,8 @@ impl Canceller {
 #[derive(Debug)]
 pub struct Session {
     model: Model,
-    cpu: Cpu,
     program: Program,
-    arena: Arena,
+    executor: Executor,
     cursor: Cursor,
     begun: bool,
     canceller: Canceller,
@@ -52,13 +51,18 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(model: &Model, cpu: &Cpu, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Self> {
+    pub(super) fn new(
+        model: &Model,
+        device: &Device,
+        batch: usize,
+        settings: &Settings,
+        outputs: Outputs,
+    ) -> Result<Self> {
         let program = Program::new(model.networks(), batch, settings, outputs, false)?;
         let times = program.plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
         Ok(Self {
-            arena: Arena::sharing(&program.plan, cpu.threads(), &model.networks().shared, cpu.isa)?,
+            executor: Executor::new(device, model.networks(), &program.plan)?,
             model: model.clone(),
-            cpu: cpu.clone(),
             program,
             cursor: Cursor::default(),
             begun: false,
@@ -77,7 +81,7 @@ impl Session {
     /// until it is made and the model's ([`Model::shared_bytes`]). Where two sessions make the same, the later one frees
     /// its own when it next begins.
     pub fn own_bytes(&self) -> u64 {
-        self.arena.own_bytes()
+        self.executor.own_bytes()
     }
 
     /// Starts a batch: one class and one seed an image. What ran before is given up, unless this fails.
@@ -86,8 +90,7 @@ impl Session {
             return Err(Error::input("request", "codes too, as `given_codes` says", "classes and seeds only"));
         }
         self.check(classes, seeds)?;
-        self.start(classes, seeds);
-        Ok(())
+        self.start(classes, seeds)
     }
 
     /// Starts a batch from given discrete tokens, in a session with [`Outputs::given_codes`]: a class, a seed and the
@@ -112,9 +115,8 @@ impl Session {
                 return Err(Error::input(format!("codes of image {image}"), format!("numbers below {limit}"), code));
             }
         }
-        self.program.fill_codes(&mut self.arena, codes.iter().flat_map(AsRef::as_ref));
-        self.start(classes, seeds);
-        Ok(())
+        self.program.fill_codes(&mut self.executor, codes.iter().flat_map(AsRef::as_ref))?;
+        self.start(classes, seeds)
     }
 
     /// Refuses a request that does not fit the session.
@@ -131,13 +133,14 @@ impl Session {
         Ok(())
     }
 
-    fn start(&mut self, classes: &[usize], seeds: &[u64]) {
-        self.program.fill(&mut self.arena, self.model.networks(), classes, seeds);
-        self.arena.adopt();
-        self.cursor = Cursor::start(&self.program.plan, &self.arena);
+    fn start(&mut self, classes: &[usize], seeds: &[u64]) -> Result<()> {
+        self.begun = false;
+        self.program.fill(&mut self.executor, self.model.networks(), classes, seeds)?;
+        self.cursor = self.executor.start(&self.program.plan);
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;
+        Ok(())
     }
 
     /// A handle that cancels this session's runs.
@@ -184,14 +187,14 @@ impl Session {
         if !self.begun {
             return Err(Error::input("session", "begin before step or run", "a session without a request"));
         }
-        let Self { program, arena, cursor, cpu, canceller, times, profile, .. } = self;
+        let Self { program, executor, cursor, canceller, times, profile, .. } = self;
         let plan = &program.plan;
         let mut mark = Instant::now();
         let mut stage = progress(plan, cursor).stage;
         let mut cancelled = canceller.0.load(Ordering::Relaxed);
+        let mut done = Ok(());
         if !cancelled {
-            let mut walker = Walker { plan, arena, pool: &cpu.pool, isa: cpu.isa, profile: profile.as_mut() };
-            walker.run(cursor, |cursor| {
+            done = executor.run(plan, cursor, profile.as_mut(), |cursor| {
                 let p = progress(plan, cursor);
                 if p.stage != stage || p.finished {
                     let now = Instant::now();
@@ -203,9 +206,9 @@ impl Session {
             });
         }
         *times.entry(stage).or_default() += mark.elapsed();
-        if cancelled {
+        if cancelled || done.is_err() {
             self.begun = false;
-            return Err(Error::Cancelled);
+            return Err(done.err().unwrap_or(Error::Cancelled));
         }
         Ok(self.progress())
     }
@@ -215,7 +218,7 @@ impl Session {
         let finished = self.begun && self.cursor.is_finished(&self.program.plan);
         let view = self.program.image.filter(|_| finished);
         let view = view.ok_or_else(|| Error::input("images", "a finished session that makes images", "none yet"))?;
-        Ok(pictures(self.arena.mat(view), (-1.0, 1.0)))
+        self.executor.pictures(view, (-1.0, 1.0))
     }
 
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
@@ -225,12 +228,15 @@ impl Session {
         let view = self.program.preview.filter(|_| done);
         let view =
             view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
-        Ok(pictures(self.arena.mat(view), (0.0, 1.0)))
+        self.executor.pictures(view, (0.0, 1.0))
     }
 
     /// The discrete tokens of every image: given, or drawn once stage 1 has run.
-    pub fn codes(&self) -> Option<Vec<Vec<u32>>> {
-        self.program.codes(&self.arena).filter(|_| self.begun)
+    pub fn codes(&self) -> Result<Vec<Vec<u32>>> {
+        if !self.begun {
+            return Err(Error::input("codes", "a session with a request", "none yet"));
+        }
+        self.program.codes(&self.executor)
     }
 }
 

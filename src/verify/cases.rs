@@ -3,12 +3,12 @@
 use super::{Case, Difference, fault};
 use crate::error::Result;
 use crate::model::{Draws, HeadSettings, HeadTurn, Masked, MaskedInputs, RoundSettings, Sequences, Tail};
-use crate::pipeline::{Cpu, Model, Outputs, Program, Settings, needed, pictures};
-use crate::plan::{Arena, Builder, Cursor, Plan, View, Walker};
+use crate::pipeline::{Device, Executor, Model, Outputs, Program, Settings, needed};
+use crate::plan::{Builder, Plan, View};
 use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, VAE_FILE, VQ_FILE};
 
 /// Runs the case with the function of its kind.
-pub(super) fn run(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+pub(super) fn run(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let run = match case.kind.as_str() {
         "rar_logits" => rar_logits,
         "rar_sample" => rar_sample,
@@ -22,33 +22,32 @@ pub(super) fn run(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
         "pipeline" => pipeline,
         kind => return Err(fault(&case.file, "metadata `kind`", "a kind of case", kind)),
     };
-    run(model, cpu, case)
+    run(model, device, case)
 }
 
 /// A plan at work.
 struct Run {
     plan: Plan,
-    arena: Arena,
+    executor: Executor,
 }
 
 impl Run {
-    fn new(b: Builder, cpu: &Cpu) -> Result<Self> {
+    fn new(b: Builder, model: &Model, device: &Device) -> Result<Self> {
         let plan = b.finish();
-        Ok(Self { arena: Arena::new(&plan, cpu.threads())?, plan })
+        Ok(Self { executor: Executor::new(device, model.networks(), &plan)?, plan })
     }
 
-    fn put<T: bytemuck::Pod>(&mut self, view: View, data: &[T]) {
-        self.arena.slice_mut::<T>(view).copy_from_slice(data);
+    fn put<T: bytemuck::Pod>(&mut self, view: View, data: &[T]) -> Result<()> {
+        self.executor.write(view, data)
     }
 
-    fn run(&mut self, cpu: &Cpu) {
-        let Self { plan, arena } = self;
-        Walker { plan, arena, pool: &cpu.pool, isa: cpu.isa, profile: None }.run(&mut Cursor::default(), |_| false);
+    fn run(&mut self) -> Result<()> {
+        let mut cursor = self.executor.start(&self.plan);
+        self.executor.run(&self.plan, &mut cursor, None, |_| false)
     }
 
-    fn get<T: bytemuck::Pod>(&self, view: View) -> Vec<T> {
-        let mat = self.arena.mat::<T>(view);
-        (0..view.count()).flat_map(|i| mat.row(i).to_vec()).collect()
+    fn get<T: bytemuck::Pod>(&self, view: View) -> Result<Vec<T>> {
+        self.executor.read(view)
     }
 }
 
@@ -66,7 +65,7 @@ fn equal(a: &[i32], b: &[i32]) -> Difference {
     Difference { relative: differ / a.len().max(1) as f64, worst }
 }
 
-fn rar_logits(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn rar_logits(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let rar = needed(&model.networks().rar, RAR_FILE, "the case")?;
     let c = &rar.config;
     let batch = case.batch("in.classes")?;
@@ -82,17 +81,18 @@ fn rar_logits(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let sequences = Sequences::new(&mut b, batch, 1, c.seq_len)?;
     let logits = b.kept(batch * (known + 1), c.codebook_size)?.grouped(batch);
     rar.plan(&mut b, &sequences, known + 1, Tail::Keep(logits))?;
-    let mut run = Run::new(b, cpu)?;
-    let entries = run.arena.slice_mut::<i32>(sequences.ids);
-    for (i, row) in entries.chunks_mut(c.seq_len + 1).enumerate() {
-        row[0] = rar.class_id(classes[i] as usize);
+    let mut run = Run::new(b, model, device)?;
+    let row = |(i, &class): (usize, &i32)| {
+        let mut row = sequences.start(rar.class_id(class as usize), 0);
         row[1..=known].copy_from_slice(&ids[i * known..(i + 1) * known]);
-    }
-    run.run(cpu);
-    Ok(Difference::of_f32(&run.get(logits), &expected))
+        row
+    };
+    run.put(sequences.ids, &classes.iter().enumerate().flat_map(row).collect::<Vec<_>>())?;
+    run.run()?;
+    Ok(Difference::of_f32(&run.get(logits)?, &expected))
 }
 
-fn rar_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn rar_sample(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let rar = needed(&model.networks().rar, RAR_FILE, "the case")?;
     let c = &rar.config;
     let batch = case.batch("in.classes")?;
@@ -106,15 +106,13 @@ fn rar_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let uniforms = b.kept(batch, c.seq_len)?;
     let (guidance_pow, temperature) = (case.number("guidance_pow")?, case.number("temperature")?);
     rar.plan(&mut b, &sequences, c.seq_len, Tail::Draw { uniforms, guidance, guidance_pow, temperature })?;
-    let mut run = Run::new(b, cpu)?;
-    run.put(uniforms, &draws);
-    let entries = run.arena.slice_mut::<i32>(sequences.ids);
-    for (row, &class) in entries.chunks_mut((c.seq_len + 1) * halves).zip(&classes) {
-        row[..halves].fill(rar.class_id(c.num_classes));
-        row[0] = rar.class_id(class as usize);
-    }
-    run.run(cpu);
-    Ok(equal(&run.get(sequences.codes()), &expected))
+    let mut run = Run::new(b, model, device)?;
+    run.put(uniforms, &draws)?;
+    let none = rar.class_id(c.num_classes);
+    let rows = classes.iter().flat_map(|&class| sequences.start(rar.class_id(class as usize), none));
+    run.put(sequences.ids, &rows.collect::<Vec<_>>())?;
+    run.run()?;
+    Ok(equal(&run.get(sequences.codes())?, &expected))
 }
 
 /// Inputs of stage 2 in a plan of its own.
@@ -135,11 +133,11 @@ impl Stage2 {
 
     fn put(&self, run: &mut Run, masked: &Masked, case: &Case, order: &[i32]) -> Result<()> {
         let (batch, places) = (self.inputs.batch, masked.config.seq_len);
-        run.put(self.inputs.classes, &case.indices("in.classes", &[batch], masked.config.num_classes + 1)?);
+        run.put(self.inputs.classes, &case.indices("in.classes", &[batch], masked.config.num_classes + 1)?)?;
         if masked.config.discrete {
-            run.put(self.inputs.codes, &case.indices("in.codes", &[batch, places], masked.config.codebook_size + 1)?);
+            run.put(self.inputs.codes, &case.indices("in.codes", &[batch, places], masked.config.codebook_size + 1)?)?;
         }
-        run.put(self.inputs.order, &order.repeat(self.inputs.halves));
+        run.put(self.inputs.order, &order.repeat(self.inputs.halves))?;
         Ok(())
     }
 }
@@ -150,7 +148,7 @@ fn by_slot(rows: &[f32], order: &[i32], places: usize, c: usize) -> Vec<f32> {
     (0..order.len()).flat_map(|i| rows[start(i)..start(i) + c].iter().copied()).collect()
 }
 
-fn discon_z(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn discon_z(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (places, c, d) = (masked.config.seq_len, masked.config.token_dim, masked.config.decoder_dim);
     let batch = case.batch("in.classes")?;
@@ -170,11 +168,11 @@ fn discon_z(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let stage = Stage2::new(&mut b, masked, batch, 1)?;
     let z = b.kept(batch * places, d)?.grouped(batch);
     masked.plan_z(&mut b, &stage.inputs, stage.tokens, left, z)?;
-    let mut run = Run::new(b, cpu)?;
+    let mut run = Run::new(b, model, device)?;
     stage.put(&mut run, masked, case, &order)?;
-    run.put(stage.tokens, &by_slot(&tokens, &order, places, c));
-    run.run(cpu);
-    Ok(Difference::of_f32(&run.get(z), &by_slot(&expected, &order, places, d)))
+    run.put(stage.tokens, &by_slot(&tokens, &order, places, c))?;
+    run.run()?;
+    Ok(Difference::of_f32(&run.get(z)?, &by_slot(&expected, &order, places, d)))
 }
 
 fn head_settings(case: &Case) -> Result<HeadSettings> {
@@ -183,7 +181,7 @@ fn head_settings(case: &Case) -> Result<HeadSettings> {
     Ok(HeadSettings { steps, temperature, clip_x0 })
 }
 
-fn head_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn head_sample(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (c, d) = (masked.config.token_dim, masked.config.decoder_dim);
     let settings = head_settings(case)?;
@@ -205,12 +203,12 @@ fn head_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
         let turn = HeadTurn { round: 0, guidance: (guidance != 1.0).then_some(guidance as f32) };
         masked.head.plan(b, &diffusion, turn, z_view, &draws, out)
     })?;
-    let mut run = Run::new(b, cpu)?;
-    run.put(z_view, &z);
-    run.put(start_view, &start);
-    run.put(noise_view, &noise);
-    run.run(cpu);
-    Ok(Difference::of_f32(&run.get(out), &expected))
+    let mut run = Run::new(b, model, device)?;
+    run.put(z_view, &z)?;
+    run.put(start_view, &start)?;
+    run.put(noise_view, &noise)?;
+    run.run()?;
+    Ok(Difference::of_f32(&run.get(out)?, &expected))
 }
 
 fn schedule(case: &Case) -> Result<GuidanceSchedule> {
@@ -250,7 +248,7 @@ fn order(case: &Case, batch: usize, places: usize) -> Result<Vec<i32>> {
     Ok(order)
 }
 
-fn discon_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn discon_sample(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (places, c) = (masked.config.seq_len, masked.config.token_dim);
     let batch = case.batch("in.classes")?;
@@ -268,15 +266,15 @@ fn discon_sample(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let draws = Draws::Given { start: start_view, noise: first, step_words: batch * places * c };
     let rounds = RoundSettings { rounds: case.count("ar_steps")?, guidance, schedule: schedule(case)?, head };
     masked.plan(&mut b, &stage.inputs, &draws, &rounds, stage.tokens)?;
-    let mut run = Run::new(b, cpu)?;
+    let mut run = Run::new(b, model, device)?;
     stage.put(&mut run, masked, case, &order)?;
-    run.put(start_view, &start);
-    run.put(noise_view, &noise);
-    run.run(cpu);
-    Ok(Difference::of_f32(&run.get(stage.tokens), &by_slot(&expected, &order, places, c)))
+    run.put(start_view, &start)?;
+    run.put(noise_view, &noise)?;
+    run.run()?;
+    Ok(Difference::of_f32(&run.get(stage.tokens)?, &by_slot(&expected, &order, places, c)))
 }
 
-fn vae_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn vae_decode(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let vae = needed(&model.networks().vae, VAE_FILE, "the case")?;
     let batch = case.batch("in.latent")?;
     let (size, c) = (model.image_size(), vae.config.z_channels);
@@ -287,13 +285,13 @@ fn vae_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let latents = b.kept(batch * side * side, c)?.grouped(batch);
     let image = b.kept(batch * size * size, 3)?.grouped(batch);
     vae.plan_decode(&mut b, latents, image)?;
-    let mut run = Run::new(b, cpu)?;
-    run.put(latents, &transpose(&latent, batch, c, side * side));
-    run.run(cpu);
-    Ok(Difference::of_f32(&transpose(&run.get(image), batch, size * size, 3), &expected))
+    let mut run = Run::new(b, model, device)?;
+    run.put(latents, &transpose(&latent, batch, c, side * side))?;
+    run.run()?;
+    Ok(Difference::of_f32(&transpose(&run.get(image)?, batch, size * size, 3), &expected))
 }
 
-fn vae_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn vae_encode(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let vae = needed(&model.networks().vae, VAE_FILE, "the case")?;
     let batch = case.batch("in.image")?;
     let (size, c) = (model.image_size(), vae.config.z_channels);
@@ -306,14 +304,14 @@ fn vae_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let mean = b.kept(batch * side * side, c)?.grouped(batch);
     let log = b.kept(batch * side * side, c)?.grouped(batch);
     vae.plan_encode(&mut b, image, mean, log)?;
-    let mut run = Run::new(b, cpu)?;
-    run.put(image, &transpose(&pixels, batch, 3, size * size));
-    run.run(cpu);
-    let result = |view| transpose(&run.get(view), batch, side * side, c);
-    Ok(Difference::of_f32(&result(mean), &mean_expected).or(Difference::of_f32(&result(log), &log_expected)))
+    let mut run = Run::new(b, model, device)?;
+    run.put(image, &transpose(&pixels, batch, 3, size * size))?;
+    run.run()?;
+    let result = |view| Ok::<_, crate::Error>(transpose(&run.get(view)?, batch, side * side, c));
+    Ok(Difference::of_f32(&result(mean)?, &mean_expected).or(Difference::of_f32(&result(log)?, &log_expected)))
 }
 
-fn vq_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn vq_decode(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let vq = needed(&model.networks().vq, VQ_FILE, "the case")?;
     let batch = case.batch("in.codes")?;
     let size = model.image_size();
@@ -324,13 +322,13 @@ fn vq_decode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let codes = b.kept(batch * places, 1)?.grouped(batch);
     let image = b.kept(batch * size * size, 3)?.grouped(batch);
     vq.plan_decode(&mut b, codes, image)?;
-    let mut run = Run::new(b, cpu)?;
-    run.put(codes, &given);
-    run.run(cpu);
-    Ok(Difference::of_f32(&transpose(&run.get(image), batch, size * size, 3), &expected))
+    let mut run = Run::new(b, model, device)?;
+    run.put(codes, &given)?;
+    run.run()?;
+    Ok(Difference::of_f32(&transpose(&run.get(image)?, batch, size * size, 3), &expected))
 }
 
-fn vq_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn vq_encode(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let vq = needed(&model.networks().vq, VQ_FILE, "the case")?;
     let batch = case.batch("in.image")?;
     let size = model.image_size();
@@ -341,13 +339,13 @@ fn vq_encode(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let image = b.kept(batch * size * size, 3)?.grouped(batch);
     let codes = b.kept(batch * places, 1)?.grouped(batch);
     vq.plan_encode(&mut b, image, codes)?;
-    let mut run = Run::new(b, cpu)?;
-    run.put(image, &transpose(&pixels, batch, 3, size * size));
-    run.run(cpu);
-    Ok(equal(&run.get(codes), &expected))
+    let mut run = Run::new(b, model, device)?;
+    run.put(image, &transpose(&pixels, batch, 3, size * size))?;
+    run.run()?;
+    Ok(equal(&run.get(codes)?, &expected))
 }
 
-fn pipeline(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
+fn pipeline(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let nets = model.networks();
     let masked = needed(&nets.masked, DISCON_FILE, "the case")?;
     let (places, c) = (masked.config.seq_len, masked.config.token_dim);
@@ -374,16 +372,16 @@ fn pipeline(model: &Model, cpu: &Cpu, case: &Case) -> Result<Difference> {
     let (Some(given_views), Some(image)) = (program.given, program.image) else {
         return Err(fault(&case.file, "the plan", "inputs and an image", "none"));
     };
-    let mut arena = Arena::new(&program.plan, cpu.threads())?;
+    let mut executor = Executor::new(device, nets, &program.plan)?;
     let classes: Vec<usize> = classes.into_iter().map(|c| c as usize).collect();
-    program.fill_classes(&mut arena, nets, &classes);
-    program.fill_uniforms(&mut arena, &case.f32s("in.uniforms", &[batch, places])?);
-    program.fill_orders(&mut arena, &order);
-    let mut run = Run { plan: program.plan, arena };
-    run.put(given_views.start, &start);
-    run.put(given_views.noise, &noise);
-    run.run(cpu);
-    let pictures = pictures(run.arena.mat(image), (-1.0, 1.0));
+    program.fill_classes(&mut executor, nets, &classes)?;
+    program.fill_uniforms(&mut executor, &case.f32s("in.uniforms", &[batch, places])?)?;
+    program.fill_orders(&mut executor, &order)?;
+    let mut run = Run { plan: program.plan, executor };
+    run.put(given_views.start, &start)?;
+    run.put(given_views.noise, &noise)?;
+    run.run()?;
+    let pictures = run.executor.pictures(image, (-1.0, 1.0))?;
     let found = pictures.iter().flat_map(|p| (0..3).flat_map(move |ch| p.rgb().iter().skip(ch).step_by(3)));
     let differences = found.zip(&expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
     let (sum, worst) = differences.fold((0.0, 0.0f64), |(sum, worst), d| (sum + d, worst.max(d)));

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut session = subject.model.session(&cpu, args.batch, &settings, outputs)?;
     let measured = measure(&mut session, args, subject.model.config().classes.len())?;
     let peaks = if args.ops { Some(Peaks::measure(&cpu)?) } else { None };
-    let places = session.codes().and_then(|codes| codes.first().map(Vec::len)).unwrap_or(0);
+    let places = session.codes().ok().and_then(|codes| codes.first().map(Vec::len)).unwrap_or(0);
     let (seconds, processor) = (measured.seconds, processor());
     if args.json {
         let by_stage: Map<String, Value> =

@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let seeds: Vec<u64> = (start..start + batch).map(|i| args.seed.wrapping_add((i / classes) as u64)).collect();
         f32.begin(&of_class, &seeds)?;
         work.finish(&mut f32, "f32")?;
-        let (codes, images) = (f32.codes().unwrap_or_default(), f32.images()?);
+        let (codes, images) = (f32.codes()?, f32.images()?);
         for subject in &mut subjects {
             let name = subject.precision.name();
             subject.discrete.begin(&of_class, &seeds)?;
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let lines = [pictures].into_iter().chain(subjects.iter_mut().map(|s| std::mem::take(&mut s.shown)));
         file.write(&sheet.draw(&lines.flatten().map(Some).collect::<Vec<_>>()))?;
     }
-    let places = f32.codes().and_then(|codes| codes.first().map(Vec::len)).unwrap_or(0);
+    let places = f32.codes()?.first().map(Vec::len).unwrap_or(0);
     tell(args, &reference, &cpu, &subjects, places)
 }
 

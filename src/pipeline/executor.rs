@@ -1,0 +1,85 @@
+//! A plan's memory on the device that runs it.
+
+use super::Image;
+use super::device::{Cpu, Device};
+use super::model::Networks;
+use super::session::pictures;
+use crate::error::Result;
+use crate::plan::{Arena, Cursor, Plan, Profile, View, Walker};
+use bytemuck::Pod;
+
+/// The memory of one running plan, and what runs it there.
+#[derive(Debug)]
+pub(crate) enum Executor {
+    Cpu(Cpu, Arena),
+}
+
+impl Executor {
+    /// Memory for `plan`, a plan of `nets`: [`Error::Memory`](crate::Error::Memory) if it cannot be had.
+    pub(crate) fn new(device: &Device, nets: &Networks, plan: &Plan) -> Result<Self> {
+        match device {
+            Device::Cpu(cpu) => {
+                let arena = Arena::sharing(plan, cpu.threads(), &nets.shared, cpu.isa)?;
+                Ok(Self::Cpu(cpu.clone(), arena))
+            }
+        }
+    }
+
+    /// Bytes that nobody else has.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        match self {
+            Self::Cpu(_, arena) => arena.own_bytes(),
+        }
+    }
+
+    /// Puts an input in place. Panics if the view is not dense or of another size.
+    pub(crate) fn write<T: Pod>(&mut self, view: View, words: &[T]) -> Result<()> {
+        match self {
+            Self::Cpu(_, arena) => arena.slice_mut::<T>(view).copy_from_slice(words),
+        }
+        Ok(())
+    }
+
+    /// The rows of a view, one behind the other.
+    pub(crate) fn read<T: Pod>(&self, view: View) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(_, arena) => {
+                let mat = arena.mat::<T>(view);
+                Ok((0..view.count()).flat_map(|i| mat.row(i)).copied().collect())
+            }
+        }
+    }
+
+    /// The pictures of `[B, P, 3]`, nominally from `range.0` to `range.1`.
+    pub(crate) fn pictures(&self, view: View, range: (f32, f32)) -> Result<Vec<Image>> {
+        match self {
+            Self::Cpu(_, arena) => Ok(pictures(arena.mat(view), range)),
+        }
+    }
+
+    /// Where a new run starts.
+    pub(crate) fn start(&mut self, plan: &Plan) -> Cursor {
+        match self {
+            Self::Cpu(_, arena) => {
+                arena.adopt();
+                Cursor::start(plan, arena)
+            }
+        }
+    }
+
+    /// Runs from `cursor` on, to the plan's end or until `pause` says so ([`Walker::run`]).
+    pub(crate) fn run(
+        &mut self,
+        plan: &Plan,
+        cursor: &mut Cursor,
+        profile: Option<&mut Profile>,
+        pause: impl FnMut(&Cursor) -> bool,
+    ) -> Result<()> {
+        match self {
+            Self::Cpu(cpu, arena) => {
+                Walker { plan, arena, pool: &cpu.pool, isa: cpu.isa, profile }.run(cursor, pause);
+                Ok(())
+            }
+        }
+    }
+}
