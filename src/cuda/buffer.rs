@@ -1,7 +1,8 @@
 //! Memory of a GPU.
 
 use super::driver::{
-    Code, cuMemAlloc_v2, cuMemFree_v2, cuMemGetInfo_v2, cuMemcpyDtoHAsync_v2, cuMemcpyHtoDAsync_v2, cuMemsetD8Async,
+    Code, cuMemAlloc_v2, cuMemFree_v2, cuMemGetInfo_v2, cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2,
+    cuMemcpyHtoDAsync_v2, cuMemsetD8Async,
 };
 use super::{Context, Stream, failed, problem};
 use crate::error::{DeviceProblem, Error, Result};
@@ -155,6 +156,23 @@ impl<T: Pod> DeviceBuffer<T> {
         // the caller's duty.
         unsafe { cuMemcpyDtoHAsync_v2(values.as_mut_ptr().cast(), address, size_of_val(values), stream.raw()) }
             .check(failed("copying from a GPU"))
+    }
+
+    /// Copies the `count` values from place `start` of `from` on to place `at` and after, after the work in the stream,
+    /// without waiting. While a graph is recorded this becomes part of it.
+    ///
+    /// # Safety
+    /// Both buffers stay where they are, and nothing else that the GPU does writes these places of either or reads those of
+    /// this one, until the GPU has done it: all times if it is part of a graph. Within one buffer the two do not overlap.
+    pub unsafe fn copy_from(&self, stream: &Stream, at: usize, from: &Self, start: usize, count: usize) -> Result<()> {
+        let (to, from) = (self.place(at, count)?, from.place(start, count)?);
+        if count * size_of::<T>() == 0 {
+            return Ok(());
+        }
+        let _entered = stream.context().enter()?;
+        // SAFETY: `place` has checked both, and the rest is the caller's duty.
+        unsafe { cuMemcpyDtoDAsync_v2(to, from, count * size_of::<T>(), stream.raw()) }
+            .check(failed("copying on a GPU"))
     }
 
     /// The address of the values from `at` on, of which there are `count`.

@@ -4,7 +4,7 @@ use super::driver::{
     self, Code, cuCtxGetCurrent, cuCtxGetDevice, cuCtxPopCurrent_v2, cuCtxPushCurrent_v2, cuDevicePrimaryCtxRelease_v2,
     cuDevicePrimaryCtxRetain, cuMemGetInfo_v2,
 };
-use super::{Device, failed, problem};
+use super::{Device, failed, problem, sort};
 use crate::error::{DeviceProblem, Error, Result};
 use cust::sys::CUcontext;
 use std::ffi::c_void;
@@ -50,14 +50,13 @@ impl Drop for Inner {
 impl Context {
     /// The device's primary context, which all libraries that use CUDA's runtime share.
     pub fn primary(device: &Device) -> Result<Self> {
+        let what = || format!("a context on {}", device.name());
         let mut raw = null_mut();
         // SAFETY: it writes one handle.
         unsafe { cuDevicePrimaryCtxRetain(&mut raw, device.raw.as_raw()) }.check(|code| match code {
-            Code::OUT_OF_MEMORY => {
-                let what = format!("a context on {}", device.name());
-                problem(DeviceProblem::Memory, what, "enough free memory", code)
-            }
-            _ => failed("a context")(code),
+            Code::OUT_OF_MEMORY => problem(DeviceProblem::Memory, what(), "enough free memory", code),
+            // Another process may have it for itself, or it may have fallen off the bus.
+            _ => problem(sort(code, DeviceProblem::Call), what(), "that the GPU takes this process", code),
         })?;
         Ok(Self(Arc::new(Inner { raw, device: device.clone(), retained: true })))
     }
@@ -104,6 +103,11 @@ impl Context {
     /// The GPU.
     pub fn device(&self) -> &Device {
         &self.0.device
+    }
+
+    /// The GPU's streaming multiprocessors: blocks of threads that run at once are a multiple of them.
+    pub fn multiprocessors(&self) -> usize {
+        self.device().multiprocessors()
     }
 
     /// The GPU's memory now.

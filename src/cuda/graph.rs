@@ -4,7 +4,7 @@ use super::driver::{
     cuGraphDestroy, cuGraphExecDestroy, cuGraphInstantiateWithFlags, cuGraphLaunch, cuStreamBeginCapture_v2,
     cuStreamEndCapture,
 };
-use super::{Context, Stream, failed, problem};
+use super::{Context, Stream, failed, problem, sort};
 use crate::error::{DeviceProblem, Error, Result};
 use cust::sys::{CUgraph, CUgraphExec};
 use std::ptr::null_mut;
@@ -50,7 +50,7 @@ impl Graph {
         let _entered = stream.context().enter()?;
         // SAFETY: both are live. That what the work uses is still there is the duty of who put it in.
         unsafe { cuGraphLaunch(self.exec, stream.raw()) }
-            .check(|code| problem(DeviceProblem::Launch, "graph", "that it can be launched", code))
+            .check(|code| problem(sort(code, DeviceProblem::Launch), "graph", "that it can be launched", code))
     }
 }
 

@@ -46,9 +46,15 @@ fn problem(
 }
 
 /// The error of a call that has no reason of its own to fail. Errors of kernels come to light in whichever call is next.
-fn failed(what: &'static str) -> impl FnOnce(Code) -> Error {
-    move |code| {
-        let sort = if code.is_of_kernels() { DeviceProblem::Launch } else { DeviceProblem::Call };
-        problem(sort, what, "success", code)
+fn failed(what: impl Into<String>) -> impl FnOnce(Code) -> Error {
+    move |code| problem(sort(code, DeviceProblem::Call), what, "success", code)
+}
+
+/// What sort of trouble a code is, if the code says so; else `otherwise`.
+fn sort(code: Code, otherwise: DeviceProblem) -> DeviceProblem {
+    match code {
+        Code::OUT_OF_MEMORY => DeviceProblem::Memory,
+        code if code.is_of_kernels() => DeviceProblem::Launch,
+        _ => otherwise,
     }
 }

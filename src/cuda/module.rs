@@ -4,7 +4,7 @@ use super::driver::{
     Code, cuFuncGetAttribute, cuFuncGetParamInfo, cuFuncSetAttribute, cuLaunchKernel, cuModuleGetFunction,
     cuModuleLoadDataEx, cuModuleUnload, cuOccupancyMaxActiveBlocksPerMultiprocessor,
 };
-use super::{Context, DriverVersion, Stream, failed, problem};
+use super::{Context, DriverVersion, Stream, failed, problem, sort};
 use crate::error::{DeviceProblem, Error, Result};
 use bytemuck::Pod;
 use cust::sys::{CUfunction, CUfunction_attribute, CUjit_option, CUmodule};
@@ -74,7 +74,7 @@ impl Module {
         // SAFETY: the module is live, the name ends in NUL; it writes one handle.
         unsafe { cuModuleGetFunction(&mut raw, self.0.raw, c_name.as_ptr()) }.check(|code| match code {
             Code::NOT_FOUND => problem(DeviceProblem::Kernel, what(), "that it is there", "no kernel of that name"),
-            _ => problem(DeviceProblem::Kernel, what(), "that it loads", code),
+            _ => problem(sort(code, DeviceProblem::Kernel), what(), "that it loads", code),
         })?;
         let parameter = |index| {
             let (mut offset, mut size) = (0, 0);
@@ -127,8 +127,7 @@ fn refused(context: &Context, file: &str, ptx: &str, code: Code, log: &[u8]) -> 
     let capability = device.compute_capability();
     let found =
         format!("{said}, by a driver for CUDA {driver} and {} (compute capability {capability})", device.name());
-    let sort = if code == Code::OUT_OF_MEMORY { DeviceProblem::Memory } else { DeviceProblem::Kernel };
-    problem(sort, file, expected, found)
+    problem(sort(code, DeviceProblem::Kernel), file, expected, found)
 }
 
 /// The CUDA that brought a version of PTX.
@@ -243,7 +242,7 @@ impl<P: Pod> Function<P> {
                     "a launch of {x} x {y} x {z} blocks of {u} x {v} x {w} threads, {} bytes shared",
                     launch.shared_bytes
                 );
-                problem(DeviceProblem::Launch, self.what(), expected, code)
+                problem(sort(code, DeviceProblem::Launch), self.what(), expected, code)
             })
     }
 
