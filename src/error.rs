@@ -102,6 +102,18 @@ pub enum Error {
         /// What there is.
         available: String,
     },
+    /// A GPU or its driver is not there, or did not do what it was asked for.
+    #[error("{what}: expected {expected}, found {found}")]
+    Device {
+        /// What sort of trouble it is, for callers that react to it.
+        problem: DeviceProblem,
+        /// The driver, the device, or what was to be done on it.
+        what: String,
+        /// What it would take.
+        expected: String,
+        /// What there is, or what the driver said.
+        found: String,
+    },
     /// The caller cancelled the request. Not a failure: the session can be used again at once.
     #[error("cancelled")]
     Cancelled,
@@ -113,6 +125,26 @@ pub enum Error {
         /// What the operating system said.
         reason: String,
     },
+}
+
+/// The sorts of [`Error::Device`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceProblem {
+    /// This machine has no driver for GPUs, or this build cannot use any.
+    NoDriver,
+    /// The driver is older than the kernels of this crate ask for.
+    OldDriver,
+    /// There is a driver, and no GPU that it lets this process use.
+    NoDevice,
+    /// The GPU has not enough free memory. The next call works.
+    Memory,
+    /// The driver refuses a kernel: PTX that it cannot read, or for another GPU.
+    Kernel,
+    /// Kernels could not be launched, or failed as they ran. After the latter the driver refuses all work of the context.
+    Launch,
+    /// Another call of the driver failed.
+    Call,
 }
 
 /// The kinds of [`Error`], for callers that react to them.
@@ -129,6 +161,8 @@ pub enum ErrorKind {
     Resources,
     /// This machine or model lacks what was asked for.
     Unsupported,
+    /// A GPU or its driver: [`DeviceProblem`] says more.
+    Device,
     /// The caller cancelled.
     Cancelled,
 }
@@ -142,6 +176,7 @@ impl Error {
             Error::Setting { .. } | Error::Input { .. } => ErrorKind::Request,
             Error::Memory { .. } | Error::Threads { .. } => ErrorKind::Resources,
             Error::MissingPart { .. } | Error::Isa { .. } => ErrorKind::Unsupported,
+            Error::Device { .. } => ErrorKind::Device,
             Error::Cancelled => ErrorKind::Cancelled,
         }
     }

@@ -27,6 +27,7 @@
 //! pipeline  Model, Session, Request, Image: what a caller sees
 //! verify    the engine against known answers
 //! peak      what the machine can do at most
+//! cuda      NVIDIA GPUs: the driver, memory, kernels, graphs (feature `cuda`; nothing above it runs there yet)
 //! ```
 //!
 //! # An image from one call
@@ -51,8 +52,10 @@
 //!
 //! It never ends the process: bad files, settings and inputs, and memory that cannot be had, are an [`Error`] that
 //! names the thing, what was expected and what was found. It starts no threads but those of a [`Cpu`], keeps no
-//! global state and writes to no stream.
+//! global state (but the handle of the GPU's driver, if that is used) and writes to no stream.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod error;
 pub mod model;
 pub mod ops;
@@ -66,7 +69,7 @@ pub mod tensor;
 pub mod verify;
 pub mod weights;
 
-pub use error::{Error, ErrorKind, Result};
+pub use error::{DeviceProblem, Error, ErrorKind, Result};
 pub use pipeline::{Canceller, Cpu, Device, Image, Model, Outputs, Progress, Request, Session, Settings, pack};
 pub use tensor::Precision;
 

@@ -1,6 +1,6 @@
 //! `discon bench`
 
-use crate::common::{CpuArgs, ModelArgs, SettingArgs, within};
+use crate::common::{CpuArgs, ModelArgs, SettingArgs, processor, within};
 use crate::interrupt::clean_up_and_exit;
 use crate::output::{line, tell};
 use crate::synth;
@@ -9,7 +9,6 @@ use discon::plan::{OpProfile, Stage};
 use discon::tensor::DType;
 use discon::{Error, Image, Model, Outputs, Precision, Result, Session};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 use std::process::ExitCode;
 use tempfile::TempDir;
 
@@ -232,11 +231,4 @@ fn rounded(seconds: f64) -> f64 {
 fn hash(images: &[Image]) -> u64 {
     let bytes = images.iter().flat_map(Image::rgb);
     bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// What the processor calls itself, where the system says so.
-fn processor() -> String {
-    let info = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
-    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }

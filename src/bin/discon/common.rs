@@ -152,3 +152,10 @@ pub(crate) fn bytes(n: u64) -> String {
     let unit = (1..UNITS.len()).rev().find(|&u| n >= 1 << (10 * u)).unwrap_or(0);
     if unit == 0 { format!("{n} B") } else { format!("{:.1} {}", n as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit]) }
 }
+
+/// What the processor calls itself, where the system says so.
+pub(crate) fn processor() -> String {
+    let info = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}

@@ -10,6 +10,7 @@
 mod bench;
 mod common;
 mod compare;
+mod devices;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -46,6 +47,7 @@ enum Command {
     Pack(pack::Args),
     Synth(synth::Args),
     Bench(bench::Args),
+    Devices(devices::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Devices(args) => devices::run(args),
     };
     done.unwrap_or_else(|e| {
         output::tell(&format!("discon: error: {e}"));
