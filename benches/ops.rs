@@ -109,11 +109,11 @@ fn cases() -> Vec<Case> {
         }
     }
     for (heads, places, d) in [(16, 576, 48), (8, 192, 32)] {
-        let shape = format!("2 x {heads} x {places} x {d}");
-        all.push(
-            Case::new("attention", shape, move |b| attention(b, heads, places, d))
-                .flops(8 * heads * places * places * d),
-        );
+        for (way, precision) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
+            let make = move |b: &mut Builder| attention(b, heads, places, d, precision == Precision::Bf16);
+            let shape = format!("2 x {heads} x {places} x {d}");
+            all.push(Case::new("attention", shape, make).by(way, precision).flops(8 * heads * places * places * d));
+        }
     }
     for (heads, keys, d, layers) in [(16, 257, 48, 24), (8, 65, 32, 8)] {
         let shape = format!("2 x {heads} x 1 of {keys} x {d}");
@@ -197,12 +197,12 @@ fn linear(b: &mut Builder, m: usize, k: usize, n: usize, format: Format) -> Resu
 }
 
 /// Of both halves of a batch of one, from columns of one product.
-fn attention(b: &mut Builder, heads: usize, places: usize, d: usize) -> Result<Vec<Op>> {
+fn attention(b: &mut Builder, heads: usize, places: usize, d: usize, narrow: bool) -> Result<Vec<Op>> {
     let (cols, groups) = (heads * d, 2);
     let qkv = input(b, groups * places, 3 * cols, 1)?.grouped(groups);
     let [q, k, v] = [0, 1, 2].map(|i| qkv.columns(i * cols..(i + 1) * cols));
     let out = b.kept(groups * places, cols)?.grouped(groups);
-    Ok(vec![Attention { q, k, v, keys: Keys { first: places, step: 0 }, heads, out }.into()])
+    Ok(vec![Attention { q, k, v, keys: Keys { first: places, step: 0 }, heads, narrow, out }.into()])
 }
 
 /// The last token's, over the caches of all layers by turns.
@@ -212,7 +212,7 @@ fn cached_attention(b: &mut Builder, heads: usize, keys: usize, d: usize, layers
     let mut cache = |seed| Ok::<_, Error>(input(b, groups * keys, cols, seed)?.grouped(groups));
     let layer = |i: usize| {
         let (k, v) = (cache(2 * i)?, cache(2 * i + 1)?);
-        Ok(Attention { q, k, v, keys: Keys { first: keys, step: 0 }, heads, out }.into())
+        Ok(Attention { q, k, v, keys: Keys { first: keys, step: 0 }, heads, narrow: false, out }.into())
     };
     (1..=layers).map(layer).collect()
 }

@@ -74,6 +74,7 @@ impl Lab {
         let qkv = b.scratch(rows, 3 * WIDTH)?.grouped(SEQUENCES);
         let hidden = b.scratch(rows, HIDDEN)?.grouped(SEQUENCES);
         let [q, k, v] = [0, 1, 2].map(|i| qkv.columns(i * WIDTH..(i + 1) * WIDTH));
+        let narrow = self.precision != Precision::F32;
         b.segment(Stage::Encode, 0, 1);
         for i in 1..=BLOCKS {
             let vector = |at: usize| Self::vector(BLOCK[at].1, 100 * i + at);
@@ -91,7 +92,7 @@ impl Lab {
             };
             b.push(norm(0)?);
             b.push(dense(2, h, qkv)?);
-            b.push(Attention { q, k, v, keys: Keys { first: places, step: 0 }, heads: HEADS, out: attended });
+            b.push(Attention { q, k, v, keys: Keys { first: places, step: 0 }, heads: HEADS, narrow, out: attended });
             b.push(dense(4, attended, x)?.added(None));
             b.push(norm(6)?);
             b.push(dense(8, h, hidden)?.then(Activation::Gelu));

@@ -100,6 +100,11 @@ impl ConvLayer {
         self.outputs
     }
 
+    /// Whether what it multiplies is rounded below f32.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.filter.matrix().format().is_narrow()
+    }
+
     /// Writes the convolution from `x` to `out`; the result is added to `out` if `add`.
     pub(super) fn plan(&self, b: &mut Builder, x: Map, walk: Walk, add: bool, out: Map) {
         self.plan_normalised(b, x, None, walk, add, out);

@@ -348,6 +348,7 @@ impl Rar {
                 v: values,
                 keys: keys_so_far,
                 heads: self.config.heads,
+                narrow: block.qkv.w.format().is_narrow(),
                 out: attended.grouped(all),
             });
             b.push(block.proj.op(attended, x).added(Some(part(2))));

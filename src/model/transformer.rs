@@ -113,7 +113,8 @@ impl Block {
                 b.push(self.qkv.outputs(width..3 * width).op(h, kv));
                 (q, kv.columns(0..width), kv.columns(width..2 * width))
             };
-            b.push(Attention { q, k, v, keys: Keys { first: all, step: 0 }, heads, out: attended });
+            let narrow = self.qkv.w.format().is_narrow();
+            b.push(Attention { q, k, v, keys: Keys { first: all, step: 0 }, heads, narrow, out: attended });
             b.push(self.proj.op(attended, wanted).added(None));
             Ok(())
         })?;

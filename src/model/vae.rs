@@ -66,7 +66,8 @@ impl SelfAttention {
                 conv.plan(b, h, Walk::Same, false, out);
             }
             let keys = Keys { first: x.view.layout.rows, step: 0 };
-            b.push(Attention { q: q.view, k: k.view, v: v.view, keys, heads: 1, out: h.view });
+            let narrow = self.q.is_narrow();
+            b.push(Attention { q: q.view, k: k.view, v: v.view, keys, heads: 1, narrow, out: h.view });
             self.proj.plan(b, h, Walk::Same, true, x);
             Ok(())
         })

@@ -6,9 +6,9 @@
 
 use super::{Kernel, Operand, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
-use crate::simd::panels::Prepare;
+use crate::simd::panels::prepare;
 use crate::simd::{Along, Job, Simd, along};
-use crate::tensor::{Form, TileMut, Weight};
+use crate::tensor::{Form, Mat, TileMut, Weight};
 
 /// Shift and scale of an adaptive layer (Peebles and Xie, 2212.09748, section 3.2), one row for each row of `x`.
 #[derive(Debug, Clone, Copy)]
@@ -60,18 +60,49 @@ impl Kernel for LayerNorm {
         let mut memory = cx.worker_memory();
         let [row] = memory.split([if self.out.form == Form::Numbers { 0 } else { x.layout().cols }]);
         let modulation = self.modulation.map(|m| (cx.mat::<f32>(&m.shift), cx.mat::<f32>(&m.scale)));
-        for i in out.rows() {
-            let to = out.row(i);
-            let out = if self.out.form == Form::Numbers { &mut *to } else { &mut *row };
-            cx.isa().run(Normalise {
-                x: x.row(i),
-                affine: self.affine.as_ref().map(|(w, b)| (w.f32(), b.f32())),
-                modulation: modulation.map(|(shift, scale)| (shift.row(i), scale.row(i))),
-                out,
-            });
-            if self.out.form != Form::Numbers {
-                let to = bytemuck::cast_slice_mut(to);
-                cx.isa().run_dots(Prepare { form: self.out.form, x: row, to });
+        let affine = self.affine.as_ref().map(|(w, b)| (w.f32(), b.f32()));
+        let tile = Tile { x, affine, modulation, form: self.out.form, row, out: &mut out };
+        match self.out.form {
+            Form::Numbers => cx.isa().run(tile),
+            Form::Pairs | Form::Blocks => cx.isa().run_dots(tile),
+        }
+    }
+}
+
+/// Rows of a tile.
+struct Tile<'a, 'b> {
+    x: Mat<'a, f32>,
+    affine: Option<(&'a [f32], &'a [f32])>,
+    modulation: Option<(Mat<'a, f32>, Mat<'a, f32>)>,
+    form: Form,
+    /// A row on its way to another form.
+    row: &'a mut [f32],
+    out: &'a mut TileMut<'b, f32>,
+}
+
+impl Job for Tile<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        /// Rows whose means and deviations are found together: a row's sums need not wait for the row before.
+        const ROWS: usize = 8;
+        let Self { x, affine, modulation, form, row, out } = self;
+        let rows = out.rows();
+        for first in rows.clone().step_by(ROWS) {
+            let some = first..rows.end.min(first + ROWS);
+            let mut all = [(0.0, 0.0); ROWS];
+            for (found, i) in all.iter_mut().zip(some.clone()) {
+                *found = moments(s, x.row(i));
+            }
+            for (moments, i) in all.into_iter().zip(some) {
+                let modulation = modulation.map(|(shift, scale)| (shift.row(i), scale.row(i)));
+                let to = out.row(i);
+                let out = if form == Form::Numbers { &mut *to } else { &mut *row };
+                scale(s, moments, Normalise { x: x.row(i), affine, modulation, out });
+                if form != Form::Numbers {
+                    prepare(s, form, row, bytemuck::cast_slice_mut(to));
+                }
             }
         }
     }
@@ -89,33 +120,44 @@ impl Job for Normalise<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let n = self.out.len();
-        self.x = &self.x[..n];
-        let x = self.x;
-        let pairs = [&mut self.affine, &mut self.modulation];
-        pairs.into_iter().flatten().for_each(|(a, b)| (*a, *b) = (&a[..n], &b[..n]));
-        let (whole, tail) = x.split_at(n / S::LANES * S::LANES);
-        // Four sums side by side, or each addition would wait for the one before it.
-        let mut sums = [s.zero(); 4];
-        for x in whole.chunks(4 * S::LANES) {
-            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(S::LANES)) {
-                *sum = s.add(*sum, s.load(x));
-            }
-        }
-        let mean = (joined(s, sums) + tail.iter().sum::<f32>()) / n as f32;
-        let mut squares = [s.zero(); 4];
-        for x in whole.chunks(4 * S::LANES) {
-            for (sum, x) in squares.iter_mut().zip(x.chunks_exact(S::LANES)) {
-                let d = s.sub(s.load(x), s.splat(mean));
-                *sum = s.fma(d, d, *sum);
-            }
-        }
-        // The lanes behind a row's end would count as 0 - mean.
-        let tail: f32 = tail.iter().map(|x| (x - mean) * (x - mean)).sum();
-        let rstd = 1.0 / ((joined(s, squares) + tail) / n as f32 + EPSILON).sqrt();
-        along(s, n, &mut Scaled { row: self, mean, rstd });
+    fn run<S: Simd>(self, s: S) {
+        scale(s, moments(s, self.x), self);
     }
+}
+
+/// Mean of a row, and the reciprocal of its deviation.
+#[inline(always)]
+fn moments<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
+    let n = x.len() as f32;
+    let (whole, tail) = x.split_at(x.len() / S::LANES * S::LANES);
+    // Four sums side by side, or each addition would wait for the one before it.
+    let mut sums = [s.zero(); 4];
+    for x in whole.chunks(4 * S::LANES) {
+        for (sum, x) in sums.iter_mut().zip(x.chunks_exact(S::LANES)) {
+            *sum = s.add(*sum, s.load(x));
+        }
+    }
+    let mean = (joined(s, sums) + tail.iter().sum::<f32>()) / n;
+    let mut squares = [s.zero(); 4];
+    for x in whole.chunks(4 * S::LANES) {
+        for (sum, x) in squares.iter_mut().zip(x.chunks_exact(S::LANES)) {
+            let d = s.sub(s.load(x), s.splat(mean));
+            *sum = s.fma(d, d, *sum);
+        }
+    }
+    // The lanes behind a row's end would count as 0 - mean.
+    let tail: f32 = tail.iter().map(|x| (x - mean) * (x - mean)).sum();
+    (mean, 1.0 / ((joined(s, squares) + tail) / n + EPSILON).sqrt())
+}
+
+/// The second pass over a row of that mean and that reciprocal of a deviation.
+#[inline(always)]
+fn scale<S: Simd>(s: S, (mean, rstd): (f32, f32), mut row: Normalise<'_>) {
+    let n = row.out.len();
+    row.x = &row.x[..n];
+    let pairs = [&mut row.affine, &mut row.modulation];
+    pairs.into_iter().flatten().for_each(|(a, b)| (*a, *b) = (&a[..n], &b[..n]));
+    along(s, n, &mut Scaled { row, mean, rstd });
 }
 
 /// The sum of all lanes.
@@ -124,7 +166,7 @@ fn joined<S: Simd>(s: S, sums: [S::V; 4]) -> f32 {
     s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
 }
 
-/// The last pass over a row.
+/// [`scale`]
 struct Scaled<'a> {
     row: Normalise<'a>,
     mean: f32,

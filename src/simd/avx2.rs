@@ -227,6 +227,12 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
     }
 
     #[inline(always)]
+    fn with_bits(self, w: __m256i) -> __m256 {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_castsi256_ps(w) }
+    }
+
+    #[inline(always)]
     unsafe fn store_words(self, x: *mut u32, v: __m256i) {
         // SAFETY: eight words are writable at x; self proves the features.
         unsafe { _mm256_storeu_si256(x.cast(), v) }

@@ -142,6 +142,7 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     type I = __m512i;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
+    const MULTIPLIES_PAIRS: bool = BF16;
 
     intrinsic! {
         add(a, b) = _mm512_add_ps(a, b);
@@ -261,6 +262,12 @@ impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
             }
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rounded(a)), rounded(b))
         }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, w: __m512i) -> __m512 {
+        // SAFETY: self proves the features.
+        unsafe { _mm512_castsi512_ps(w) }
     }
 
     #[inline(always)]

@@ -35,6 +35,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Vector registers of the processor: what tiles are sized by.
     const REGISTERS: usize;
+    /// Whether [`Simd::dot_pairs`] is an instruction. Elsewhere, what multiplies the same pairs again and again had better
+    /// take them apart once.
+    const MULTIPLIES_PAIRS: bool = false;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
@@ -83,6 +86,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The numbers of `a` and then of `b`, rounded to bfloat16 (the nearest, ties to even), two neighbours a word. What
     /// becomes of numbers below 1.2e-38 is the leaf's.
     fn pairs(self, a: Self::V, b: Self::V) -> Self::I;
+    /// The floats with these bits.
+    fn with_bits(self, w: Self::I) -> Self::V;
     /// Stores `LANES` words at `x`.
     ///
     /// # Safety

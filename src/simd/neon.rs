@@ -35,6 +35,7 @@ impl<P: Products> Simd for Neon<P> {
     type I = uint32x4_t;
     const LANES: usize = 4;
     const REGISTERS: usize = 32;
+    const MULTIPLIES_PAIRS: bool = P::MULTIPLIES_PAIRS;
 
     intrinsic! {
         add(a, b) = vaddq_f32(a, b);
@@ -151,6 +152,12 @@ impl<P: Products> Simd for Neon<P> {
     fn pairs(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
         // SAFETY: self proves NEON.
         unsafe { vreinterpretq_u32_u16(vcombine_u16(rounded(a), rounded(b))) }
+    }
+
+    #[inline(always)]
+    fn with_bits(self, w: uint32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vreinterpretq_f32_u32(w) }
     }
 
     #[inline(always)]

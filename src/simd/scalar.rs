@@ -91,6 +91,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn with_bits(self, w: [u32; 4]) -> V {
+        w.map(f32::from_bits)
+    }
+
+    #[inline(always)]
     unsafe fn store_words(self, x: *mut u32, v: [u32; 4]) {
         // SAFETY: four words are writable at x.
         unsafe { x.cast::<[u32; 4]>().write_unaligned(v) }

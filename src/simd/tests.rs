@@ -33,6 +33,7 @@ macro_rules! function {
 }
 function!(Exp, math::exp);
 function!(Exp2, math::exp2);
+function!(RoughExp2, math::rough_exp2);
 function!(Silu, math::silu);
 function!(Gelu, math::gelu);
 function!(GeluToRound, math::gelu_to_round);
@@ -70,6 +71,7 @@ fn functions_keep_their_stated_accuracy() {
         };
         check("exp", worst(isa, Exp, f64::exp, |_, y| y), 2.5e-7);
         check("exp2", worst(isa, Exp2, f64::exp2, |_, y| y), 2.5e-7);
+        check("rough exp2", worst(isa, RoughExp2, f64::exp2, |_, y| y), 7.6e-5);
         check("erf", worst(isa, Erf, erf64, |_, _| 1.0), 2e-7);
         check("silu", worst(isa, Silu, |x| x / (1.0 + (-x).exp()), |x, _| x.abs().max(1.0)), 2e-7);
         let gelu = |x: f64| x * (1.0 + erf64(x / 2f64.sqrt())) / 2.0;
@@ -181,18 +183,19 @@ fn tails_are_zeros_behind_and_touch_nothing_around_them() {
     }
 }
 
-/// Words through the methods for narrow numbers: both halves widened, as a float, rounded to pairs and bytes.
+/// Words through the methods for narrow numbers: both halves widened, as a float, as its bits, rounded to pairs and bytes.
 struct Narrow<'a> {
     words: &'a [u32],
     bytes: &'a [f32],
 }
 
 impl Job for Narrow<'_> {
-    type Out = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<u32>, Vec<i8>);
+    type Out = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>, Vec<u32>, Vec<i8>);
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Out {
         let n = self.words.len();
-        let mut out = (vec![0.0; n], vec![0.0; n], vec![0.0; n], vec![0; n / 2], vec![0; self.bytes.len()]);
+        let floats = || vec![0.0; n];
+        let mut out = (floats(), floats(), floats(), floats(), vec![0; n / 2], vec![0; self.bytes.len()]);
         let floats: &[f32] = bytemuck::cast_slice(self.words);
         for at in (0..n).step_by(S::LANES) {
             // SAFETY: whole vectors of words are behind `at`.
@@ -200,15 +203,16 @@ impl Job for Narrow<'_> {
             s.store_up_to(&mut out.0[at..], s.pair_low(w));
             s.store_up_to(&mut out.1[at..], s.pair_high(w));
             s.store_up_to(&mut out.2[at..], s.to_float(w));
+            s.store_up_to(&mut out.3[at..], s.with_bits(w));
         }
         for at in (0..n).step_by(2 * S::LANES) {
             let pairs = s.pairs(s.load(&floats[at..]), s.load(&floats[at + S::LANES..]));
             // SAFETY: a vector of words fits behind half of `at`.
-            unsafe { s.store_words(out.3[at / 2..at / 2 + S::LANES].as_mut_ptr(), pairs) };
+            unsafe { s.store_words(out.4[at / 2..at / 2 + S::LANES].as_mut_ptr(), pairs) };
         }
         for at in (0..self.bytes.len()).step_by(S::LANES) {
             // SAFETY: a vector of bytes fits behind `at`.
-            unsafe { s.store_bytes(out.4[at..at + S::LANES].as_mut_ptr(), s.load(&self.bytes[at..])) };
+            unsafe { s.store_bytes(out.5[at..at + S::LANES].as_mut_ptr(), s.load(&self.bytes[at..])) };
         }
         out
     }
@@ -222,13 +226,14 @@ fn narrow_numbers_are_widened_exactly_and_rounded_to_the_nearest() {
     let bytes: Vec<f32> = (-128..128).map(|i| i as f32).collect();
     let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
     for isa in Isa::available() {
-        for (low, high, float, pairs, out) in
+        for (low, high, float, bits, pairs, out) in
             [isa.run(Narrow { words: &words, bytes: &bytes }), isa.run_dots(Narrow { words: &words, bytes: &bytes })]
         {
             for (i, &w) in words.iter().enumerate() {
                 let [lower, upper] = [w as u16, (w >> 16) as u16].map(|h| bf16::from_bits(h).to_f32());
                 assert!(same(low[i], lower) && same(high[i], upper), "{isa}: {w:#x}: {} {}", low[i], high[i]);
                 assert_eq!(float[i], w as i32 as f32, "{isa}: {w:#x}");
+                assert_eq!(bits[i].to_bits(), w, "{isa}: {w:#x} as bits");
                 let rounded = bf16::from_f32(f32::from_bits(w)).to_f32();
                 let found = bf16::from_bits((pairs[i / 2] >> (i % 2 * 16)) as u16).to_f32();
                 // The smallest numbers may count as zero.

@@ -25,10 +25,10 @@ pub const BLOCK: usize = 64;
 pub enum Precision {
     /// Weights as they are stored (f32, f16, bf16), everything else f32: the reference.
     F32,
-    /// Weights and a product's inputs rounded to bf16, sums f32.
+    /// Weights and a product's inputs rounded to bf16, sums f32; attention of many queries likewise.
     Bf16,
     /// Weights and a product's inputs as 8-bit integers in blocks of 64, each with a scale; sums of blocks f32.
-    /// Convolutions and matrices below 64 rows or columns are [`Precision::Bf16`].
+    /// Convolutions, attention and matrices below 64 rows or columns are [`Precision::Bf16`].
     Q8,
 }
 
@@ -99,6 +99,11 @@ impl Format {
             Self::Bf16 => Form::Pairs,
             Self::Q8 => Form::Blocks,
         }
+    }
+
+    /// Whether what it multiplies is rounded below f32.
+    pub const fn is_narrow(self) -> bool {
+        matches!(self, Self::Bf16 | Self::Q8)
     }
 
     /// Dtype and shape of a packed matrix `[rows, k]` in a file.

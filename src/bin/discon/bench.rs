@@ -44,8 +44,9 @@ pub(crate) struct Args {
     /// Measurements, of which the median counts
     #[arg(long, value_name = "K", default_value_t = 3)]
     repeat: usize,
-    /// Tell also the time, bytes and FLOPs of every op, beside what this machine can do at most: `linear` and `conv` in
-    /// the type that they multiply (bf16 for the convolutions of q8), other ops in f32
+    /// Tell also the time, bytes and FLOPs of every op, beside what this machine can do at most: `linear`, `conv`
+    /// and `attention` in the type that they multiply (bf16 for the latter two of q8; the attention of stage 1, of one
+    /// query, multiplies f32), other ops in f32
     #[arg(long)]
     ops: bool,
     /// Print one JSON object
@@ -171,8 +172,10 @@ fn measure(session: &mut Session, args: &Args, classes: usize) -> Result<Measure
 /// What an op of a model of that precision computes in. A few small matrices of a q8 model are bf16 and count as q8.
 fn computes_in(op: &OpProfile, model: Precision) -> Precision {
     match (op.name, model) {
-        ("linear", _) | ("conv", Precision::Bf16) => model,
-        ("conv", Precision::Q8) => Precision::Bf16,
+        // Of one query: f32.
+        ("attention", _) if op.stage == Stage::Discrete => Precision::F32,
+        ("linear", _) | ("conv" | "attention", Precision::Bf16) => model,
+        ("conv" | "attention", Precision::Q8) => Precision::Bf16,
         _ => Precision::F32,
     }
 }

@@ -4,16 +4,23 @@
 //! heads lie side by side in a row, so q, k and v may be columns of one product. FLOPs: 4 G N L H d.
 //!
 //! Two ways to compute it, chosen by N alone: [`Many`] packs keys and values into a worker's memory and multiplies in
-//! register tiles; [`Few`] reads them where they lie, once. Either way a row of the result is the same sums in the same
+//! register tiles, f32 or bf16 ([`Attention::narrow`]); [`Few`] reads them where they lie, once. Either way a row of the result is the same sums in the same
 //! order whatever its company: a score adds up along the head (many) or lane by lane along the head (few), a result
 //! along the keys.
 //!
 //! Accuracy: a score carries some roundings of `sqrt(d)` terms, the exponential (2.5e-7 relative) turns the absolute
 //! error of a score into a relative one, and weights and result are summed in `f32`. The tests hold the error below
 //! `5e-7 sqrt(d)` of the largest |v|, for scores up to `4 sqrt(d)`.
+//!
+//! Narrow products round q, k, v and the weights to bf16, the nearest; sums, scores and exponentials stay f32, and the
+//! weights are divided by the sum of the rounded ones. Beside the exact result of the rounded q, k and v that costs
+//! `(2^-8 + 7.6e-5) m` at most, m the weighted mean of how far the values lie from the result: the tests hold the error
+//! below that and the bound above. A leaf without an instruction for pairs of bf16 multiplies the same rounded numbers
+//! in f32.
 
 mod few;
 mod many;
+mod numbers;
 mod softmax;
 
 use super::{Kernel, Out, words};
@@ -45,6 +52,9 @@ pub struct Attention {
     pub keys: Keys,
     /// H
     pub heads: usize,
+    /// Whether the products of many queries are of bf16 numbers rather than f32: in models whose matrices are bf16 or
+    /// 8-bit. Those of few are f32 in any case.
+    pub narrow: bool,
     /// `[G, N, H d]`
     pub out: View,
 }
@@ -130,8 +140,11 @@ impl Kernel for Attention {
                 let [scores] = memory.split([few::words(keys)]);
                 cx.isa().run(Few { head, scores, out: &mut out });
             } else {
-                let [keys, values, scores] = memory.split(many::words(keys, d));
-                cx.isa().run(Many { head, packed: Packed { keys, values, scores }, out: &mut out });
+                let packed = Packed::new(memory.split(many::words(keys, d)));
+                match self.narrow {
+                    true => cx.isa().run_dots(Many::<true> { head, packed, out: &mut out }),
+                    false => cx.isa().run(Many::<false> { head, packed, out: &mut out }),
+                }
             }
         }
     }

@@ -9,6 +9,9 @@ use std::arch::asm;
 
 /// How a leaf multiplies narrow numbers. A value is a proof that the processor has the leaf's instructions.
 pub(in crate::simd) trait Products: Copy + Send + Sync + 'static {
+    /// Whether [`Products::bf16_dot`] is an instruction.
+    const MULTIPLIES_PAIRS: bool = false;
+
     /// `acc + x0 w0 + x1 w1` for each lane of `acc` and the pairs of bfloat16, given by their bits, at its place in `x`
     /// and `w`. Products and sums are rounded to `f32`, an instruction set in its own way, by at most one unit in the
     /// last place each; the smallest numbers (below 2^-126) may count as zero.
@@ -95,6 +98,8 @@ impl Products for DotProd {
 }
 
 impl Products for Bf16 {
+    const MULTIPLIES_PAIRS: bool = true;
+
     #[inline(always)]
     fn bf16_dot(self, acc: float32x4_t, x: uint16x8_t, w: uint16x8_t) -> float32x4_t {
         // SAFETY: self proves products of bfloat16.
