@@ -1,0 +1,12 @@
+//! Every kernel's own source, compiled for the host (`kernels/emulate`), against naive references in f64: odd sizes,
+//! strided views, turns. With KERNELS_SANITIZE set under the address and undefined-behaviour sanitizers (`.ci/kernels`).
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+// The kernels with tests do not need all of it.
+#[allow(dead_code)]
+#[path = "../../src/cuda/abi.rs"]
+mod abi;
+mod lab;
+mod linear;
