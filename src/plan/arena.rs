@@ -1,7 +1,7 @@
 //! The memory that a plan runs over, and how ops reach it: one rectangle written, everything else read.
 
-use super::shared::Block;
-use super::{Plan, Space, Store, View};
+use super::shared::{Block, Maker};
+use super::{Plan, SharedBlock, Space, Store, View};
 use crate::error::Result;
 use crate::simd::Isa;
 use crate::tensor::{AlignedBytes, Mat, TileMut};
@@ -31,10 +31,16 @@ impl Arena {
     /// become the store's. The walker's instruction set must be `isa`. No arena ever waits for another to make a block.
     pub fn sharing(plan: &Plan, threads: usize, store: &Store, isa: Isa) -> Result<Self> {
         let worker = |_| AlignedBytes::zeroed(plan.worker_words * 4, "the arena of a worker").map(Mutex::new);
+        let block = |&SharedBlock { key, words }: &SharedBlock| {
+            let memory = || AlignedBytes::zeroed(words * 4, Block::<AlignedBytes>::WHAT);
+            let block = Block::new(store, Maker::Cpu(isa), key, memory)?;
+            assert_eq!(block.memory().len(), words * 4, "{key:?} in two sizes");
+            Ok(block)
+        };
         let mut arena = Self {
             kept: AlignedBytes::zeroed(plan.kept_words * 4, "the arena")?,
             scratch: AlignedBytes::zeroed(plan.scratch_words * 4, "the arena")?,
-            blocks: plan.shared.iter().map(|&block| Block::new(store, isa, block)).collect::<Result<_>>()?,
+            blocks: plan.shared.iter().map(block).collect::<Result<_>>()?,
             workers: (0..threads).map(worker).collect::<Result<_>>()?,
         };
         for (at, words) in &plan.constants {
@@ -54,7 +60,7 @@ impl Arena {
     pub fn own_bytes(&self) -> u64 {
         let worker = |bytes: &Mutex<AlignedBytes>| bytes.lock().unwrap_or_else(PoisonError::into_inner).len();
         let of_run = self.kept.len() + self.scratch.len() + self.workers.iter().map(worker).sum::<usize>();
-        of_run as u64 + self.blocks.iter().map(Block::own_bytes).sum::<u64>()
+        of_run as u64 + self.blocks.iter().filter(|b| b.is_own()).map(|b| b.memory().len() as u64).sum::<u64>()
     }
 
     /// Whether the shared block of that number is made.

@@ -31,53 +31,96 @@ pub struct SharedBlock {
     pub words: usize,
 }
 
-/// The finished blocks of a model. They stay as long as the store, whether an arena uses them or not.
-#[derive(Debug, Default)]
-pub struct Store(Mutex<Vec<(Isa, Key, Arc<Slot>)>>);
+/// The finished blocks of a model in memory of kind `M`. They stay as long as the store, whether an arena uses them or
+/// not.
+#[derive(Debug)]
+pub struct Store<M = AlignedBytes>(Mutex<Vec<Entry<M>>>);
+
+/// A block: what computes it, what it holds, where it is.
+type Entry<M> = (Maker, Key, Arc<Slot<M>>);
 
 /// Where the arenas of a model look for a block: empty until one of them has made it.
-type Slot = OnceLock<Arc<AlignedBytes>>;
+type Slot<M> = OnceLock<Arc<M>>;
+
+/// What computes a block. Each has blocks of its own, since each rounds differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Maker {
+    Cpu(Isa),
+    /// The one GPU that the store is for.
+    #[cfg(feature = "cuda")]
+    Gpu,
+}
+
+impl<M> Default for Store<M> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
 impl Store {
     /// Bytes of the finished blocks.
     pub fn bytes(&self) -> u64 {
+        self.sum(|bytes| bytes.len() as u64)
+    }
+}
+
+impl<M> Store<M> {
+    /// The sum of something over the finished blocks.
+    pub(super) fn sum(&self, of: impl Fn(&M) -> u64) -> u64 {
         let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.iter().filter_map(|(_, _, slot)| slot.get()).map(|bytes| bytes.len() as u64).sum()
+        slots.iter().filter_map(|(_, _, slot)| slot.get()).map(|memory| of(memory)).sum()
     }
 
-    /// The slot of a block. Instruction sets have their own, since they round differently.
-    fn slot(&self, isa: Isa, key: Key) -> Arc<Slot> {
+    fn slot(&self, maker: Maker, key: Key) -> Arc<Slot<M>> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, _, slot)) = slots.iter().find(|(of, is, _)| (*of, *is) == (isa, key)) {
+        if let Some((_, _, slot)) = slots.iter().find(|(of, is, _)| (*of, *is) == (maker, key)) {
             return slot.clone();
         }
         let slot = Arc::default();
-        slots.push((isa, key, Arc::clone(&slot)));
+        slots.push((maker, key, Arc::clone(&slot)));
         slot
     }
 }
 
 /// A block in an arena: its own while it makes it, everybody's and read only once it is finished.
 #[derive(Debug)]
-pub(super) struct Block {
-    slot: Arc<Slot>,
+pub(super) struct Block<M = AlignedBytes> {
+    slot: Arc<Slot<M>>,
     /// Nobody else's until `ready`.
-    bytes: Arc<AlignedBytes>,
+    memory: Arc<M>,
     ready: bool,
 }
 
 impl Block {
-    /// The finished block of `store`, or memory to make it in.
-    pub(super) fn new(store: &Store, isa: Isa, SharedBlock { key, words }: SharedBlock) -> Result<Self> {
-        let slot = store.slot(isa, key);
+    /// The words of a finished block. Panics before.
+    pub(super) fn words(&self) -> &[f32] {
+        assert!(self.ready, "a shared block is read before it is made");
+        bytemuck::cast_slice(self.memory.as_ref().as_ref())
+    }
+
+    /// The words of a block that is not finished. Panics after.
+    pub(super) fn words_mut(&mut self) -> &mut [f32] {
+        match Arc::get_mut(&mut self.memory) {
+            Some(bytes) if !self.ready => bytemuck::cast_slice_mut(bytes.bytes_mut()),
+            _ => panic!("a shared block is written after it is made"),
+        }
+    }
+}
+
+impl<M> Block<M> {
+    /// What the memory of a block is called in errors.
+    pub(super) const WHAT: &'static str = "what a model's sessions share";
+
+    /// The finished block `key` of `store`, or memory to make it in.
+    pub(super) fn new(store: &Store<M>, maker: Maker, key: Key, memory: impl FnOnce() -> Result<M>) -> Result<Self> {
+        let slot = store.slot(maker, key);
         let done = slot.get().cloned();
         let ready = done.is_some();
-        let bytes = match done {
-            Some(bytes) => bytes,
-            None => Arc::new(AlignedBytes::zeroed(words * 4, "what a model's sessions share")?),
+        let memory = match done {
+            Some(memory) => memory,
+            None => Arc::new(memory()?),
         };
-        assert_eq!(bytes.len(), words * 4, "{key:?} in two sizes");
-        Ok(Self { slot, bytes, ready })
+        Ok(Self { slot, memory, ready })
     }
 
     /// Whether it is finished.
@@ -85,38 +128,28 @@ impl Block {
         self.ready
     }
 
-    /// The words of a finished block. Panics before.
-    pub(super) fn words(&self) -> &[f32] {
-        assert!(self.ready, "a shared block is read before it is made");
-        bytemuck::cast_slice(self.bytes.as_ref().as_ref())
-    }
-
-    /// The words of a block that is not finished. Panics after.
-    pub(super) fn words_mut(&mut self) -> &mut [f32] {
-        match Arc::get_mut(&mut self.bytes) {
-            Some(bytes) if !self.ready => bytemuck::cast_slice_mut(bytes.bytes_mut()),
-            _ => panic!("a shared block is written after it is made"),
-        }
+    /// Its memory.
+    pub(super) fn memory(&self) -> &M {
+        &self.memory
     }
 
     /// The block is made: others may have it, unless they have another's already. Neither allocates nor frees.
     pub(super) fn finish(&mut self) {
         self.ready = true;
         // An error says that another arena was faster; `adopt` will take that one's.
-        let _ = self.slot.set(self.bytes.clone());
+        let _ = self.slot.set(self.memory.clone());
     }
 
     /// Takes the block that others share, if there is one, and frees its own.
     pub(super) fn adopt(&mut self) {
-        if let Some(bytes) = self.slot.get() {
-            self.bytes.clone_from(bytes);
+        if let Some(memory) = self.slot.get() {
+            self.memory.clone_from(memory);
             self.ready = true;
         }
     }
 
-    /// Bytes that nobody else has.
-    pub(super) fn own_bytes(&self) -> u64 {
-        let shared = self.slot.get().is_some_and(|bytes| Arc::ptr_eq(bytes, &self.bytes));
-        if shared { 0 } else { self.bytes.len() as u64 }
+    /// Whether nobody else has its memory.
+    pub(super) fn is_own(&self) -> bool {
+        !self.slot.get().is_some_and(|memory| Arc::ptr_eq(memory, &self.memory))
     }
 }
