@@ -22,16 +22,18 @@ struct View {
 static_assert(sizeof(View) == 32, "the host mirrors this");
 
 // A weight matrix in panels, as `Matrix` packs it: panel p holds outputs 16 p .. 16 p + 15, each of its lines one word of
-// each output (two bf16 along K, or one f32). Starts on 16 bytes. `words` is the panel that holds output 0.
+// each output (two 16-bit numbers along K, or one f32). Starts on 16 bytes. `words` is the panel that holds output 0.
 struct Packed {
     const unsigned* words;
     int rows;   // outputs
     int k;      // inputs
-    int format; // F32, WIDE or BF16
+    int format;
     int skip;   // outputs of the first panel that are not this matrix's
 };
 static_assert(sizeof(Packed) == 24, "the host mirrors this");
-enum Format { F32 = 0, WIDE = 1, BF16 = 2 };
+
+// Of weights, and with it what is multiplied: f32 by f32; bf16 widened to f32 by f32; bf16 by bf16; f16 by f16.
+enum Format { F32 = 0, WIDE = 1, BF16 = 2, F16 = 3 };
 
 // How numbers lie in a row: as f32, or as words of two bf16, the first in the lower half, an odd row's last word filled
 // up with a zero.
@@ -56,10 +58,10 @@ struct LinearParams {
     View out;
     Packed w;
     Epilogue epilogue;
-    float* partial;    // few rows in several splits: splits * ceil(panels / 2) * 512 floats
-    unsigned* tickets; // and ceil(panels / 2) zeros, which are zeros again afterwards
+    float* partial;    // where splits > 1: so many floats a tile of the grid as the kernel's comment says, times splits,
+    unsigned* tickets; // and a zero a tile, which is zero again afterwards
     int form;          // of x
-    int splits;        // few rows: runs of K that are summed apart, grid y
+    int splits;        // runs of K that are summed apart
 };
 static_assert(sizeof(LinearParams) == 176, "the host mirrors this");
 
@@ -110,13 +112,13 @@ struct Source {
     View ids; // [G, N, 1] of i32
     const void* table;
     int kind;
-    int type; // of the table
+    int table_type;
     int first;
     int step;
 };
 static_assert(sizeof(Source) == 88, "the host mirrors this");
 
-const int MOST_SOURCES = 6;
+enum { MOST_SOURCES = 6 };
 
 struct SumRowsParams {
     const int* turn;
@@ -197,6 +199,8 @@ struct ConvParams {
     View out;     // [B, Ho Wo, Cout]
     Packed w;     // [Cout, k k Cin]
     Epilogue epilogue;
+    float* partial; // as in LinearParams
+    unsigned* tickets;
     int activation; // after the factors
     int form;       // of x: pairs want an even Cin and no factors
     int cin;
@@ -206,9 +210,9 @@ struct ConvParams {
     int padding;  // above and left
     int upsample; // 1: each pixel of x is read as 2 x 2
     int out_width;
-    int unused;
+    int splits; // as in LinearParams
 };
-static_assert(sizeof(ConvParams) == 224, "the host mirrors this");
+static_assert(sizeof(ConvParams) == 240, "the host mirrors this");
 
 struct AffineParams {
     const int* turn;

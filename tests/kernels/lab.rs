@@ -1,6 +1,6 @@
 //! Kernels on the host, and matrices for them to read and write.
 
-use super::abi::{Packed, View};
+use super::abi::{Address, Packed, View};
 use discon::tensor::{Format, Matrix, Weight};
 use half::bf16;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ unsafe extern "C" {
 }
 
 /// Whether kernels can be run: says aloud if not.
-pub fn can_run() -> bool {
+pub(crate) fn can_run() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| {
         let found = Command::new(compiler()).arg("--version").output().is_ok_and(|out| out.status.success());
@@ -54,7 +54,8 @@ fn compiled(file: &str) -> PathBuf {
     let time = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
     let header = kernels.join("emulate/cuda_on_host.h");
     let sources = std::fs::read_dir(&kernels).unwrap().map(|entry| entry.unwrap().path());
-    let newest = sources.filter(|path| path.extension().is_some()).chain([header.clone()]).filter_map(|p| time(&p)).max();
+    let newest =
+        sources.filter(|path| path.extension().is_some()).chain([header.clone()]).filter_map(|p| time(&p)).max();
     if time(&to) < newest {
         let mut command = Command::new(compiler());
         command.args(["-std=c++17", "-g1", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-Wall"]);
@@ -75,13 +76,13 @@ fn compiled(file: &str) -> PathBuf {
 
 /// In which order blocks, and threads within them, run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Order {
+pub(crate) enum Order {
     Forwards,
     Backwards,
 }
 
 /// Runs kernel `name` of `kernels/FILE.cu`.
-pub fn launch<P: Copy>(file: &str, name: &str, params: &P, grid: [usize; 3], order: Order) {
+pub(crate) fn launch<P: Copy>(file: &str, name: &str, params: &P, grid: [usize; 3], order: Order) {
     let library = library(file) as *mut c_void;
     let symbol = |name: String| {
         let name = CString::new(name).unwrap();
@@ -102,46 +103,63 @@ pub fn launch<P: Copy>(file: &str, name: &str, params: &P, grid: [usize; 3], ord
 }
 
 /// What `run` gives, which must be the same bits in either order.
-pub fn both(run: impl Fn(Order) -> Vec<f32>) -> Vec<f32> {
+pub(crate) fn both(run: impl Fn(Order) -> Vec<f32>) -> Vec<f32> {
     let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
     let y = run(Order::Forwards);
     assert_eq!(bits(&y), bits(&run(Order::Backwards)), "the result depends on the order of threads");
     y
 }
 
+/// Where a kernel finds these; they must live, and not be looked at, while it runs.
+pub(crate) fn address<T>(of: &[T]) -> Address {
+    of.as_ptr().expose_provenance() as Address
+}
+
+/// The same of what kernels write.
+pub(crate) fn address_mut<T>(of: &mut [T]) -> Address {
+    of.as_mut_ptr().expose_provenance() as Address
+}
+
 /// How a matrix lies in memory: words before it, between its rows, between its groups, and a turn.
 #[derive(Debug, Clone, Copy)]
-pub struct Lie {
-    pub lead: usize,
-    pub gap: usize,
-    pub group_gap: usize,
-    pub step: usize,
+pub(crate) struct Lie {
+    pub(crate) lead: usize,
+    pub(crate) gap: usize,
+    pub(crate) group_gap: usize,
+    pub(crate) step: usize,
 }
 
 /// Dense; rows on 16 bytes; anywhere.
-pub const LIES: [Lie; 3] = [
+pub(crate) const LIES: [Lie; 3] = [
     Lie { lead: 0, gap: 0, group_gap: 0, step: 0 },
     Lie { lead: 4, gap: 8, group_gap: 12, step: 16 },
     Lie { lead: 1, gap: 3, group_gap: 5, step: 7 },
 ];
 
 /// The turn that all matrices of the tests are read in.
-pub const TURN: i32 = 3;
+pub(crate) const TURN: i32 = 3;
+
+/// Where kernels find it.
+pub(crate) fn turn() -> Address {
+    static LYING: [i32; 1] = [TURN];
+    address(&LYING)
+}
 
 /// What lies around a matrix: it reads as a NaN, and no kernel may write it.
 const AROUND: u32 = 0xffff_dead;
 
 /// A matrix in memory of its own, not a word longer than it.
-pub struct Buffer {
+pub(crate) struct Buffer {
     words: Vec<u128>,
     from: usize,
     view: View,
 }
 
 impl Buffer {
-    pub fn new(groups: usize, rows: usize, cols: usize, lie: Lie, data: impl Fn(usize) -> u32) -> Self {
+    pub(crate) fn new(groups: usize, rows: usize, cols: usize, lie: Lie, data: impl Fn(usize) -> u32) -> Self {
         // Rows on 16 bytes where the lie wants it.
-        let row_stride = if lie.gap % 4 == 0 && lie.gap > 0 { cols.next_multiple_of(4) + lie.gap } else { cols + lie.gap };
+        let row_stride =
+            if lie.gap % 4 == 0 && lie.gap > 0 { cols.next_multiple_of(4) + lie.gap } else { cols + lie.gap };
         let group_stride = rows * row_stride + lie.group_gap;
         let at = lie.lead + TURN as usize * lie.step;
         let extent = (groups - 1) * group_stride + (rows - 1) * row_stride + cols;
@@ -151,7 +169,7 @@ impl Buffer {
             words,
             from: at,
             view: View {
-                base: std::ptr::null_mut(),
+                base: 0,
                 step: lie.step as i32,
                 groups: groups as i32,
                 rows: rows as i32,
@@ -168,15 +186,16 @@ impl Buffer {
         new
     }
 
-    pub fn numbers(groups: usize, rows: usize, cols: usize, lie: Lie, data: &[f32]) -> Self {
+    pub(crate) fn numbers(groups: usize, rows: usize, cols: usize, lie: Lie, data: &[f32]) -> Self {
         assert_eq!(data.len(), groups * rows * cols);
         Self::new(groups, rows, cols, lie, |i| data[i].to_bits())
     }
 
     /// Rows in pairs of bf16, odd ones filled up with a zero.
-    pub fn pairs(groups: usize, rows: usize, cols: usize, lie: Lie, data: &[f32]) -> Self {
+    pub(crate) fn pairs(groups: usize, rows: usize, cols: usize, lie: Lie, data: &[f32]) -> Self {
         let words = cols.div_ceil(2);
-        let at = |row: usize, c: usize| if c < cols { u32::from(bf16::from_f32(data[row * cols + c]).to_bits()) } else { 0 };
+        let at =
+            |row: usize, c: usize| if c < cols { u32::from(bf16::from_f32(data[row * cols + c]).to_bits()) } else { 0 };
         Self::new(groups, rows, words, lie, |i| {
             let (row, c) = (i / words, i % words * 2);
             at(row, c) | at(row, c + 1) << 16
@@ -197,13 +216,13 @@ impl Buffer {
     }
 
     /// The view; the buffer must live, and not be looked at, while a kernel uses it.
-    pub fn view(&mut self) -> View {
-        let base = self.all_mut().as_mut_ptr();
-        View { base: base.wrapping_add(self.from).wrapping_sub((TURN * self.view.step) as usize), ..self.view }
+    pub(crate) fn view(&mut self) -> View {
+        let base = address_mut(self.all_mut()).wrapping_add(4 * self.from as u64);
+        View { base: base.wrapping_sub(4 * (TURN * self.view.step) as u64), ..self.view }
     }
 
     /// The words of the matrix. Panics if anything around it was written.
-    pub fn contents(&self) -> Vec<u32> {
+    pub(crate) fn contents(&self) -> Vec<u32> {
         let (rows, cols) = ((self.view.groups * self.view.rows) as usize, self.view.cols as usize);
         let mut left = self.all().to_vec();
         let mut all = Vec::new();
@@ -216,12 +235,12 @@ impl Buffer {
         all
     }
 
-    pub fn result(&self) -> Vec<f32> {
+    pub(crate) fn result(&self) -> Vec<f32> {
         self.contents().into_iter().map(f32::from_bits).collect()
     }
 
     /// Rows of pairs of bf16 as `cols` numbers each; what fills up an odd row must be zero.
-    pub fn result_of_pairs(&self, cols: usize) -> Vec<f32> {
+    pub(crate) fn result_of_pairs(&self, cols: usize) -> Vec<f32> {
         let mut all = Vec::new();
         for row in self.contents().chunks(self.view.cols as usize) {
             let halves = row.iter().flat_map(|&w| [w << 16, w & 0xffff_0000]).map(f32::from_bits).collect::<Vec<_>>();
@@ -233,7 +252,7 @@ impl Buffer {
 }
 
 /// `[rows, k]` packed, and what its numbers became.
-pub fn packed(rows: usize, k: usize, first: usize, format: Format, data: &[f32]) -> (Matrix, Vec<f32>) {
+pub(crate) fn packed(rows: usize, k: usize, first: usize, format: Format, data: &[f32]) -> (Matrix, Vec<f32>) {
     let weight = Weight::owned("w", &[rows + first, k], data).unwrap();
     let matrix = Matrix::pack(&weight, format).unwrap().slice_rows(first..first + rows);
     let numbers = matrix.to_f32();
@@ -241,7 +260,7 @@ pub fn packed(rows: usize, k: usize, first: usize, format: Format, data: &[f32])
 }
 
 /// The matrix as kernels take it.
-pub fn packed_params(w: &Matrix) -> Packed {
+pub(crate) fn packed_params(w: &Matrix) -> Packed {
     let start = w.panels(0..w.rows()).start * w.panel_words();
     let format = match w.format() {
         Format::F32 => 0,
@@ -250,7 +269,7 @@ pub fn packed_params(w: &Matrix) -> Packed {
         Format::Q8 => panic!("no kernel takes blocks of bytes"),
     };
     Packed {
-        words: w.words()[start..].as_ptr(),
+        words: address(&w.words()[start..]),
         rows: w.rows() as i32,
         k: w.cols() as i32,
         format,
@@ -259,7 +278,7 @@ pub fn packed_params(w: &Matrix) -> Packed {
 }
 
 /// Numbers in [-1, 1).
-pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
     let mut x = seed.wrapping_mul(2_654_435_769).wrapping_add(1);
     let next = |_| {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -269,12 +288,12 @@ pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
 }
 
 /// Numbers rounded to bf16.
-pub fn rounded(x: &[f32]) -> Vec<f32> {
+pub(crate) fn rounded(x: &[f32]) -> Vec<f32> {
     x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect()
 }
 
 /// Every element within `bound` of the exact one, or within `relative` of its size; NaN is not.
-pub fn close(y: &[f32], exact: &[f64], bound: f64, relative: f64, what: impl std::fmt::Debug) {
+pub(crate) fn close(y: &[f32], exact: &[f64], bound: f64, relative: f64, what: impl std::fmt::Debug) {
     assert_eq!(y.len(), exact.len(), "{what:?}");
     for (i, (&y, &e)) in y.iter().zip(exact).enumerate() {
         let bound = bound + relative * e.abs();
@@ -283,7 +302,7 @@ pub fn close(y: &[f32], exact: &[f64], bound: f64, relative: f64, what: impl std
 }
 
 /// An activation by its number in the ABI.
-pub fn activated(activation: i32, x: f64) -> f64 {
+pub(crate) fn activated(activation: i32, x: f64) -> f64 {
     match activation {
         1 => x / (1.0 + (-x).exp()),
         2 => {

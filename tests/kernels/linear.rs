@@ -49,7 +49,7 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
         let mut partial = vec![f32::NAN; splits * groups_of_panels * 512];
         let mut counts = vec![0u32; tickets];
         let epilogue = Epilogue {
-            bias: bias.as_ptr(),
+            bias: address(&bias),
             gate: if gated { gate.view() } else { Epilogue::NONE.gate },
             activation,
             add: i32::from(add),
@@ -57,13 +57,13 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
             unused: 0,
         };
         let params = Linear {
-            turn: &TURN,
+            turn: turn(),
             x: x.view(),
             out: out.view(),
             w: packed_params(&w),
             epilogue,
-            partial: partial.as_mut_ptr(),
-            tickets: counts.as_mut_ptr(),
+            partial: address_mut(&mut partial),
+            tickets: address_mut(&mut counts),
             form: i32::from(x_pairs),
             splits: splits as i32,
         };
@@ -164,13 +164,13 @@ fn a_row_does_not_depend_on_its_company() {
         let mut out = Buffer::new(1, rows.len(), n, LIES[0], |_| 0);
         let (mut partial, mut tickets) = (vec![0.0f32; splits * 1024], [0u32; 2]);
         let params = Linear {
-            turn: &TURN,
+            turn: turn(),
             x: x.view(),
             out: out.view(),
             w: packed_params(&w),
             epilogue: Epilogue::NONE,
-            partial: partial.as_mut_ptr(),
-            tickets: tickets.as_mut_ptr(),
+            partial: address_mut(&mut partial),
+            tickets: address_mut(&mut tickets),
             form: 0,
             splits: splits as i32,
         };

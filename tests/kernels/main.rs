@@ -4,6 +4,9 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+// The kernels with tests do not need all of it.
+#[allow(dead_code)]
+#[path = "../../src/cuda/abi.rs"]
 mod abi;
 mod lab;
 mod linear;
