@@ -8,6 +8,8 @@
 //! buffer    memory of a GPU
 //! module    PTX, compiled by the driver; its kernels, which a stream launches
 //! graph     work of a stream, recorded once and launched as one
+//! kernels   the crate's kernels, embedded or from a folder; abi: the structs that they take
+//! gpu       a GPU to compute on: a context with the kernels in it
 //! ```
 //!
 //! A context of the driver is current in a thread or it is not. Everything here makes its own context current for the
@@ -17,20 +19,26 @@
 //! Safe functions wait until the GPU is done with the host's memory. Launching a kernel is `unsafe`: nobody checks what it
 //! does with the addresses it gets.
 
+pub(crate) mod abi;
 mod buffer;
 mod context;
 mod device;
 mod driver;
+mod gpu;
 mod graph;
+mod kernels;
 mod module;
 mod stream;
 
 pub use buffer::{DeviceBuffer, DevicePtr};
 pub use context::{Context, MemoryInfo};
 pub use device::{ComputeCapability, Device, DriverVersion};
+pub use gpu::Gpu;
 pub use graph::Graph;
 pub use module::{Function, FunctionAttributes, Launch, Module};
 pub use stream::{Event, Stream};
+
+pub(crate) use kernels::Kernel;
 
 use crate::error::{DeviceProblem, Error};
 use driver::Code;

@@ -8,6 +8,8 @@
 
 mod arena;
 mod builder;
+#[cfg(feature = "cuda")]
+pub(crate) mod gpu;
 mod shared;
 mod step;
 mod view;

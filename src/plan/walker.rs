@@ -29,13 +29,13 @@ impl Cursor {
     /// Where a run over `arena` starts: at the first segment whose shared block is not there.
     pub fn start(plan: &Plan, arena: &Arena) -> Self {
         let mut cursor = Self::default();
-        cursor.pass_made(plan, arena);
+        cursor.pass_made(plan, |block| arena.has(block));
         cursor
     }
 
     /// At the start of a segment, goes past those whose shared blocks are there.
-    fn pass_made(&mut self, plan: &Plan, arena: &Arena) {
-        let made = |segment: &&Segment| segment.makes.is_some_and(|block| arena.has(block));
+    pub(super) fn pass_made(&mut self, plan: &Plan, has: impl Fn(usize) -> bool) {
+        let made = |segment: &&Segment| segment.makes.is_some_and(&has);
         let at_start = (self.turn, self.op, self.front, self.back) == (0, 0, 0, 0);
         while let Some(segment) = plan.segments.get(self.segment).filter(|s| at_start && made(s)) {
             self.segment += 1;
@@ -46,6 +46,14 @@ impl Cursor {
     /// Whether nothing is left to do.
     pub fn is_finished(&self, plan: &Plan) -> bool {
         self.segment >= plan.segments.len()
+    }
+
+    /// Goes to the next turn of `segment`, or to the next segment.
+    #[cfg(feature = "cuda")]
+    pub(super) fn next_turn(&mut self, segment: &Segment) {
+        self.done += segment.weight;
+        self.op = segment.steps.len() - 1;
+        self.next_op(segment);
     }
 
     /// Goes to the op after the current one of `segment`: in this turn, the next turn or the next segment.
@@ -86,7 +94,7 @@ pub struct OpProfile {
 }
 
 impl Profile {
-    fn add(&mut self, stage: Stage, op: &Op, time: Duration, ended: bool) {
+    pub(super) fn add(&mut self, stage: Stage, op: &Op, time: Duration, ended: bool) {
         let at = self.ops.iter().position(|o| o.stage == stage && o.name == op.name()).unwrap_or_else(|| {
             let new = OpProfile { stage, name: op.name(), calls: 0, time: Duration::ZERO, cost: Cost::default() };
             self.ops.push(new);
@@ -122,7 +130,7 @@ impl Walker<'_> {
     /// budget gets to the end.
     pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool) {
         let Self { plan, arena, pool, isa, profile } = self;
-        cursor.pass_made(plan, arena);
+        cursor.pass_made(plan, |block| arena.has(block));
         pool.enter(|| {
             while let Some(segment) = plan.segments.get(cursor.segment) {
                 let step = &segment.steps[cursor.op];
@@ -142,7 +150,7 @@ impl Walker<'_> {
                 cursor.next_op(segment);
                 if let Some(block) = segment.makes.filter(|_| cursor.segment > at) {
                     arena.finish(block);
-                    cursor.pass_made(plan, arena);
+                    cursor.pass_made(plan, |block| arena.has(block));
                 }
                 if pause(cursor) {
                     return;

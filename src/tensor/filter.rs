@@ -27,6 +27,31 @@ impl Filter {
         16 * cout.next_multiple_of(PANEL)
     }
 
+    /// The filters `[cout, k k cin]` in f32: of [`Filter::Winograd`] to some 2 roundings of the largest tap.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn taps(&self, cout: usize) -> Result<Matrix> {
+        let w = match self {
+            Self::Taps(w) => return Ok(w.clone()),
+            Self::Winograd(w) => w,
+        };
+        let (cin, u, each) = (w.cols(), w.to_f32(), w.rows() / 16);
+        let mut bytes = AlignedBytes::zeroed(cout * 9 * cin * 4, w.name())?;
+        let to: &mut [f32] = bytemuck::cast_slice_mut(bytes.bytes_mut());
+        // `side` of `winograd`, the other way.
+        let back = |u: [f32; 4]| [u[0], u[1] - u[2], u[3]];
+        for (o, taps) in to.chunks_exact_mut((9 * cin).max(1)).enumerate() {
+            for c in 0..cin {
+                let u = |y: usize, x: usize| u[((4 * y + x) * each + o) * cin + c];
+                let half: [[f32; 3]; 4] = std::array::from_fn(|y| back([u(y, 0), u(y, 1), u(y, 2), u(y, 3)]));
+                for x in 0..3 {
+                    let column = back([half[0][x], half[1][x], half[2][x], half[3][x]]);
+                    column.into_iter().enumerate().for_each(|(y, tap)| taps[(3 * y + x) * cin + c] = tap);
+                }
+            }
+        }
+        Matrix::pack(&Weight::from_aligned(w.name(), DType::F32, &[cout, 9 * cin], bytes), Format::F32)
+    }
+
     /// Transforms 3x3 filters `[cout, 9 cin]` whose input channel is innermost.
     pub(crate) fn winograd(w: &Weight) -> Result<Self> {
         let (cout, cin) = (w.rows(), w.cols() / 9);

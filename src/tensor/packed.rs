@@ -259,6 +259,12 @@ impl Matrix {
         bytemuck::cast_slice(self.stored())
     }
 
+    /// What keeps the bytes.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn held(&self) -> &SharedBytes {
+        &self.inner.bytes
+    }
+
     /// The packed bytes, of all rows that were packed together.
     pub fn stored(&self) -> &[u8] {
         &(*self.inner.bytes).as_ref()[self.inner.range.clone()]

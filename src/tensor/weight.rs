@@ -113,6 +113,12 @@ impl Weight {
         self.0.in_place
     }
 
+    /// What keeps the bytes.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn held(&self) -> &SharedBytes {
+        &self.0.bytes
+    }
+
     /// The bytes of the elements.
     pub fn stored(&self) -> &[u8] {
         &(*self.0.bytes).as_ref()[self.0.range.clone()]

@@ -1,0 +1,199 @@
+//! From ops to launches: where their operands lie on the GPU.
+
+use super::weights::Resident;
+use crate::cuda::abi::{self, Address};
+use crate::cuda::{Gpu, Kernel, Launch, Stream};
+use crate::error::{DeviceProblem, Error, Result};
+use crate::plan::{Space, View};
+use crate::tensor::{Filter, Format, Matrix, Weight};
+use bytemuck::Pod;
+
+/// A launch, ready to be put into a stream.
+pub(super) struct Call {
+    /// The op of its segment.
+    pub(super) op: usize,
+    launch: Box<dyn Fn(&Stream) -> Result<()> + Send>,
+}
+
+impl Call {
+    /// Puts the launch into `stream`.
+    ///
+    /// # Safety
+    /// The memory that the launcher was told of is still there, and nothing else that the GPU does meanwhile writes what
+    /// the kernel uses.
+    pub(super) unsafe fn launch(&self, stream: &Stream) -> Result<()> {
+        (self.launch)(stream)
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("op", &self.op).finish_non_exhaustive()
+    }
+}
+
+/// Memory of the GPU: where it starts and its words.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place {
+    pub(super) start: Address,
+    pub(super) words: usize,
+}
+
+/// Memory that kernels which add up in several runs of K share, one after the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Splits {
+    /// Numbers of partial sums.
+    pub(crate) partial: usize,
+    /// Counters, zero between kernels.
+    pub(crate) tickets: usize,
+}
+
+impl Splits {
+    /// Enough for either.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { partial: self.partial.max(other.partial), tickets: self.tickets.max(other.tickets) }
+    }
+}
+
+/// Where all memory of a plan lies.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) kept: Place,
+    pub(super) scratch: Place,
+    pub(super) shared: Vec<Place>,
+    pub(super) turn: Address,
+    pub(super) partial: Place,
+    pub(super) tickets: Place,
+}
+
+/// Turns the ops of one segment into launches.
+pub(crate) struct Launcher<'a> {
+    pub(super) gpu: &'a Gpu,
+    pub(super) stream: &'a Stream,
+    pub(super) resident: &'a Resident,
+    pub(super) places: &'a Places,
+    /// Turns of the segment.
+    pub(super) repeat: usize,
+    /// The op at work.
+    pub(super) op: usize,
+    pub(super) calls: Vec<Call>,
+}
+
+impl Launcher<'_> {
+    /// Where the turn of the segment lies.
+    pub(crate) fn turn(&self) -> Address {
+        self.places.turn
+    }
+
+    /// A view as kernels take it. Panics if it is not inside its memory in every turn, which no plan does.
+    pub(crate) fn view(&self, view: &View) -> Result<abi::View> {
+        let place = match view.space {
+            Space::Kept => self.places.kept,
+            Space::Scratch => self.places.scratch,
+            Space::Shared(block) => self.places.shared[block],
+        };
+        assert!(view.span(self.repeat.max(1) - 1).end <= place.words, "{view:?} in {} words", place.words);
+        let l = view.layout;
+        Ok(abi::View {
+            base: place.start + 4 * view.at as u64,
+            step: small("a view's step", view.step)?,
+            groups: small("a view's groups", l.groups)?,
+            rows: small("a view's rows", l.rows)?,
+            cols: small("a view's columns", l.cols)?,
+            group_stride: small("a view's stride", if l.groups > 1 { l.group_stride } else { 0 })?,
+            row_stride: small("a view's stride", l.row_stride)?,
+        })
+    }
+
+    /// A view as kernels take it, or none.
+    pub(crate) fn maybe(&self, view: Option<&View>) -> Result<abi::View> {
+        view.map_or(Ok(abi::View::NONE), |view| self.view(view))
+    }
+
+    /// Where a vector or table lies.
+    pub(crate) fn weight(&self, w: &Weight) -> Result<Address> {
+        self.resident.weight(self.stream, w.name(), w.stored(), w.held())
+    }
+
+    /// Where a vector lies, or null.
+    pub(crate) fn maybe_weight(&self, w: Option<&Weight>) -> Result<Address> {
+        w.map_or(Ok(0), |w| self.weight(w))
+    }
+
+    /// A packed matrix as kernels take it: the same bytes as on the CPU.
+    pub(crate) fn packed(&self, w: &Matrix) -> Result<abi::Packed> {
+        let format = match w.format() {
+            Format::F32 => 0,
+            Format::Wide => 1,
+            Format::Bf16 => 2,
+            Format::Q8 => {
+                let what = format!("`{}` on {}", w.name(), self.gpu.device().name());
+                let (expected, found) = ("f32 or bf16".to_owned(), "q8, which runs on the CPU only".to_owned());
+                return Err(Error::Device { problem: DeviceProblem::Kernel, what, expected, found });
+            }
+        };
+        let start = self.resident.weight(self.stream, w.name(), w.stored(), w.held())?;
+        let first = w.panels(0..w.rows()).start * w.panel_words();
+        Ok(abi::Packed {
+            words: start + 4 * first as u64,
+            rows: small("rows of a matrix", w.rows())?,
+            k: small("columns of a matrix", w.cols())?,
+            format,
+            skip: w.skip(0) as i32,
+        })
+    }
+
+    /// A convolution's filters as kernels take them, `[cout, k k cin]`: those for Winograd's way are turned back, once a
+    /// GPU.
+    pub(crate) fn taps(&self, filter: &Filter, cout: usize) -> Result<abi::Packed> {
+        let w = match filter {
+            Filter::Taps(w) => return self.packed(w),
+            Filter::Winograd(w) => w,
+        };
+        let taps = || filter.taps(cout).map(|taps| taps.stored().to_vec());
+        let words = self.resident.changed(self.stream, w.name(), w.stored(), w.held(), &taps)?;
+        let k = small("columns of a matrix", 9 * w.cols())?;
+        Ok(abi::Packed { words, rows: small("rows of a matrix", cout)?, k, format: 0, skip: 0 })
+    }
+
+    /// Memory for sums in several runs of K: partial sums, then tickets. Panics if the plan reserved less.
+    pub(crate) fn splits(&self, needed: Splits) -> [Address; 2] {
+        let Places { partial, tickets, .. } = self.places;
+        assert!(needed.partial <= partial.words && needed.tickets <= tickets.words, "{needed:?}");
+        [partial.start, tickets.start]
+    }
+
+    /// Adds a launch of kernel `name` of `file` in a grid of blocks.
+    pub(crate) fn call<P: Pod + Send>(&mut self, file: &'static str, name: &str, grid: [usize; 3], p: P) -> Result<()> {
+        let Kernel { function, threads } = self.gpu.kernels().get::<P>(file, name)?;
+        let [x, y, z] = grid;
+        // What a GPU takes: 2^31 - 1 blocks across, 65535 in the other directions.
+        let fits = x < 1 << 31 && y < 1 << 16 && z < 1 << 16;
+        if !fits {
+            let what = format!("kernel `{name}`");
+            return Err(Error::Device {
+                problem: DeviceProblem::Launch,
+                what,
+                expected: "a grid of at most 2147483647 x 65535 x 65535 blocks".to_owned(),
+                found: format!("{x} x {y} x {z}; make fewer images at a time"),
+            });
+        }
+        let launch = Launch { grid: [x as u32, y as u32, z as u32], block: [threads, 1, 1], shared_bytes: 0 };
+        // SAFETY: the parameters are the kernel's, by their size (`Module::function`) and by the care of the op that made
+        // them; they point into memory of the plan, within it by `view`, and into weights. That this is there, and that
+        // nothing races, is the duty of who calls `Call::launch`.
+        let launch = move |stream: &Stream| unsafe { function.launch(stream, launch, &p) };
+        self.calls.push(Call { op: self.op, launch: Box::new(launch) });
+        Ok(())
+    }
+}
+
+/// A number as kernels take it.
+pub(crate) fn small(what: &str, n: usize) -> Result<i32> {
+    i32::try_from(n).map_err(|_| Error::Device {
+        problem: DeviceProblem::Launch,
+        what: what.to_owned(),
+        expected: "less than 2^31 words on a GPU".to_owned(),
+        found: format!("{n}; make fewer images at a time"),
+    })
+}

@@ -1,0 +1,297 @@
+//! Runs a plan on a GPU: its memory there, and its segments recorded as CUDA graphs.
+//!
+//! A segment's ops become launches whose parameters hold addresses; what moves from turn to turn is found from a number in
+//! the GPU's memory, the turn, which the segment's last launch advances. So a segment is one graph however often it
+//! repeats, and the host only says "again".
+
+mod launcher;
+mod weights;
+
+pub(crate) use launcher::{Launcher, Splits, small};
+pub(crate) use weights::{Resident, Residents};
+
+use super::shared::{Block, Maker};
+use super::{Cursor, Plan, Profile, Segment, SharedBlock, Space, View};
+use crate::cuda::{DeviceBuffer, Event, Gpu, Graph, Stream, abi};
+use crate::error::Result;
+use bytemuck::Pod;
+use launcher::{Call, Place, Places};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Turns that are on their way to the GPU at once: one runs while the next one waits. A pause waits for them.
+const IN_FLIGHT: usize = 2;
+
+/// A plan's memory on a GPU, and its launches.
+#[derive(Debug)]
+pub(crate) struct GpuPlan {
+    gpu: Gpu,
+    stream: Stream,
+    segments: Vec<Recorded>,
+    kept: DeviceBuffer<u32>,
+    scratch: DeviceBuffer<u32>,
+    blocks: Vec<Block<DeviceBuffer<u32>>>,
+    /// The turn of the segment at work.
+    turn: DeviceBuffer<i32>,
+    partial: DeviceBuffer<f32>,
+    tickets: DeviceBuffer<u32>,
+    /// Bytes of pictures on their way to the host.
+    bytes: Option<DeviceBuffer<u32>>,
+    /// Holds the weights.
+    _resident: Arc<Resident>,
+}
+
+/// A segment's launches, and the same as a graph.
+#[derive(Debug)]
+struct Recorded {
+    calls: Vec<Call>,
+    graph: Graph,
+}
+
+impl Drop for GpuPlan {
+    fn drop(&mut self) {
+        // Whatever became of a run, its memory is not given back before the GPU is through.
+        let _ = self.stream.synchronize();
+    }
+}
+
+/// The address and words of a buffer.
+fn place<T: Pod>(buffer: &DeviceBuffer<T>) -> Place {
+    Place { start: buffer.ptr().0, words: buffer.len() }
+}
+
+impl GpuPlan {
+    /// Memory for `plan` on `gpu`, with the plan's constants in place, and its launches. Weights that `resident` has not
+    /// yet are brought there; so are shared blocks, by the first plan that runs.
+    pub(crate) fn new(gpu: &Gpu, resident: Arc<Resident>, plan: &Plan) -> Result<Self> {
+        let (stream, context) = (gpu.stream()?, gpu.context());
+        let mut kept = DeviceBuffer::zeroed(&stream, "the arena", plan.kept_words)?;
+        for (at, words) in &plan.constants {
+            kept.write(&stream, *at, words)?;
+        }
+        let block = |&SharedBlock { key, words }: &SharedBlock| {
+            let what = Block::<DeviceBuffer<u32>>::WHAT;
+            let block = Block::new(&resident.blocks, Maker::Gpu, key, || DeviceBuffer::zeroed(&stream, what, words))?;
+            assert_eq!(block.memory().len(), words, "{key:?} in two sizes");
+            Ok(block)
+        };
+        let steps = || plan.segments.iter().flat_map(|segment| &segment.steps);
+        let splits = steps().map(|step| step.op.splits()).fold(Splits::default(), Splits::or);
+        let mut new = Self {
+            segments: Vec::new(),
+            scratch: DeviceBuffer::new(context, "the arena", plan.scratch_words)?,
+            blocks: plan.shared.iter().map(block).collect::<Result<_>>()?,
+            turn: DeviceBuffer::zeroed(&stream, "the turn", 1)?,
+            partial: DeviceBuffer::new(context, "partial sums", splits.partial)?,
+            tickets: DeviceBuffer::zeroed(&stream, "tickets of partial sums", splits.tickets)?,
+            bytes: None,
+            kept,
+            gpu: gpu.clone(),
+            stream,
+            _resident: resident,
+        };
+        let segments = plan.segments.iter().map(|segment| new.record(segment)).collect::<Result<_>>()?;
+        new.segments = segments;
+        Ok(new)
+    }
+
+    fn places(&self) -> Places {
+        Places {
+            kept: place(&self.kept),
+            scratch: place(&self.scratch),
+            shared: self.blocks.iter().map(|block| place(block.memory())).collect(),
+            turn: self.turn.ptr().0,
+            partial: place(&self.partial),
+            tickets: place(&self.tickets),
+        }
+    }
+
+    fn record(&self, segment: &Segment) -> Result<Recorded> {
+        let places = self.places();
+        let mut launcher = Launcher {
+            gpu: &self.gpu,
+            stream: &self.stream,
+            resident: &self._resident,
+            places: &places,
+            repeat: segment.repeat,
+            op: 0,
+            calls: Vec::new(),
+        };
+        for (op, step) in segment.steps.iter().enumerate() {
+            launcher.op = op;
+            step.op.launch(&mut launcher)?;
+        }
+        if segment.repeat > 1 {
+            // The turn after the last is the first again, which is where every segment starts.
+            let turns = small("turns of a segment", segment.repeat)?;
+            launcher.call("advance", "advance", [1, 1, 1], abi::Advance { turn: self.turn.ptr().0, turns, unused: 0 })?;
+        }
+        let calls = launcher.calls;
+        // SAFETY: all memory that the launches use is this plan's or the resident's, which it holds; of the former nothing
+        // else makes use, the latter is only read but for a shared block that is still this plan's alone. The graph is
+        // dropped with the launches.
+        let work = |stream: &Stream| calls.iter().try_for_each(|call| unsafe { call.launch(stream) });
+        let graph = Graph::record(&self.stream, work)?;
+        Ok(Recorded { calls, graph })
+    }
+
+    /// Bytes on the GPU that nobody else has.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        let blocks = self.blocks.iter().filter(|b| b.is_own()).map(|b| b.memory().bytes());
+        let rest = [self.kept.bytes(), self.scratch.bytes(), self.partial.bytes(), self.tickets.bytes()];
+        blocks.chain(rest).sum::<usize>() as u64 + self.bytes.as_ref().map_or(0, |b| b.bytes() as u64)
+    }
+
+    fn buffer(&self, space: Space) -> &DeviceBuffer<u32> {
+        match space {
+            Space::Kept => &self.kept,
+            Space::Scratch => &self.scratch,
+            Space::Shared(block) => self.blocks[block].memory(),
+        }
+    }
+
+    /// Puts an input in place. Panics if the view is not dense, of another size, or shared.
+    pub(crate) fn write<T: Pod>(&mut self, view: View, data: &[T]) -> Result<()> {
+        let words: &[u32] = bytemuck::cast_slice(data);
+        assert!(view.is_dense() && view.span(0).len() == words.len(), "{view:?}");
+        let buffer = match view.space {
+            Space::Kept => &mut self.kept,
+            Space::Scratch => &mut self.scratch,
+            Space::Shared(_) => panic!("inputs are never shared"),
+        };
+        buffer.write(&self.stream, view.at, words)
+    }
+
+    /// The rows of a view, one behind the other.
+    pub(crate) fn read<T: Pod>(&self, view: View) -> Result<Vec<T>> {
+        let span = view.span(0);
+        let mut words = vec![T::zeroed(); span.len()];
+        self.buffer(view.space).read(&self.stream, span.start, bytemuck::cast_slice_mut::<T, u32>(&mut words))?;
+        let l = view.layout;
+        let start = |i: usize| i / l.rows * l.group_stride + i % l.rows * l.row_stride;
+        Ok((0..view.count()).flat_map(|i| words[start(i)..start(i) + l.cols].to_vec()).collect())
+    }
+
+    /// The bytes of pictures `[B, P, 3]`, nominally from `low` to `high`; `P * 3` of them a picture.
+    pub(crate) fn rgb8(&mut self, view: View, (low, high): (f32, f32)) -> Result<Vec<Vec<u8>>> {
+        let l = view.layout;
+        let (bytes, row) = (l.rows * 3, (l.rows * 3).div_ceil(4));
+        if self.bytes.as_ref().is_none_or(|buffer| buffer.len() < l.groups * row) {
+            self.bytes = Some(DeviceBuffer::new(self.gpu.context(), "pictures", l.groups * row)?);
+        }
+        let Some(buffer) = &self.bytes else { return Ok(vec![]) };
+        let places = Places { scratch: place(buffer), ..self.places() };
+        let mut launcher = Launcher {
+            gpu: &self.gpu,
+            stream: &self.stream,
+            resident: &self._resident,
+            places: &places,
+            repeat: 1,
+            op: 0,
+            calls: Vec::new(),
+        };
+        let out = View { space: Space::Scratch, at: 0, step: 0, layout: crate::tensor::Layout::dense(l.groups, row) };
+        let (x, out) = (launcher.view(&view)?, launcher.view(&out)?);
+        let grid = [(l.groups * row).div_ceil(256), 1, 1];
+        launcher.call("rgb8", "rgb8", grid, abi::Rgb8 { turn: 0, x, out, low, high })?;
+        let mut words = vec![0u32; l.groups * row];
+        for call in &launcher.calls {
+            // SAFETY: the picture and the buffer are this plan's, and `read` waits for the launch.
+            unsafe { call.launch(&self.stream) }?;
+        }
+        buffer.read(&self.stream, 0, &mut words)?;
+        Ok(words.chunks(row).map(|row| bytemuck::cast_slice(row)[..bytes].to_vec()).collect())
+    }
+
+    /// Where a new run starts: at the first segment whose shared block is not there.
+    pub(crate) fn start(&mut self, plan: &Plan) -> Result<Cursor> {
+        self.turn.fill_zeros(&self.stream)?;
+        let mut cursor = Cursor::default();
+        cursor.pass_made(plan, |block| self.blocks[block].is_ready());
+        Ok(cursor)
+    }
+
+    /// Runs from `cursor` on, until the plan's end or until `pause` says so, asked after each turn of a segment is on its
+    /// way; the GPU is through with what was asked for when this returns.
+    pub(crate) fn run(
+        &mut self,
+        plan: &Plan,
+        cursor: &mut Cursor,
+        mut profile: Option<&mut Profile>,
+        mut pause: impl FnMut(&Cursor) -> bool,
+    ) -> Result<()> {
+        let mut flight = Flight::default();
+        cursor.pass_made(plan, |block| self.blocks[block].is_ready());
+        while let Some(segment) = plan.segments.get(cursor.segment) {
+            let recorded = &self.segments[cursor.segment];
+            match profile.as_deref_mut() {
+                None => recorded.graph.launch(&self.stream)?,
+                Some(profile) => self.time(segment, recorded, profile)?,
+            }
+            let at = cursor.segment;
+            cursor.next_turn(segment);
+            if cursor.segment > at {
+                let next = plan.segments.get(cursor.segment);
+                // Who waits for a block on another stream must find it finished; who reads the clock at a change of stage,
+                // the stage.
+                if segment.makes.is_some() || next.is_none_or(|next| next.stage != segment.stage) {
+                    flight.land(&self.stream)?;
+                }
+                if let Some(block) = segment.makes {
+                    self.blocks[block].finish();
+                    cursor.pass_made(plan, |block| self.blocks[block].is_ready());
+                }
+            } else {
+                flight.add(&self.stream)?;
+            }
+            if pause(cursor) {
+                break;
+            }
+        }
+        flight.land(&self.stream)
+    }
+
+    /// Runs one turn op by op, each by itself.
+    fn time(&self, segment: &Segment, recorded: &Recorded, profile: &mut Profile) -> Result<()> {
+        let [start, end] = [Event::new(self.gpu.context())?, Event::new(self.gpu.context())?];
+        for calls in recorded.calls.chunk_by(|a, b| a.op == b.op) {
+            start.record(&self.stream)?;
+            for call in calls {
+                // SAFETY: as in `record`; the stream runs one plan's work at a time, in order.
+                unsafe { call.launch(&self.stream) }?;
+            }
+            end.record(&self.stream)?;
+            end.synchronize()?;
+            let op = &segment.steps[calls[0].op].op;
+            profile.add(segment.stage, op, end.since(&start)?, true);
+        }
+        Ok(())
+    }
+}
+
+/// Turns on their way.
+#[derive(Default)]
+struct Flight(VecDeque<Event>);
+
+impl Flight {
+    /// One more, behind all that is in the stream; waits until no more than [`IN_FLIGHT`] are left.
+    fn add(&mut self, stream: &Stream) -> Result<()> {
+        let event = if self.0.len() < IN_FLIGHT { None } else { self.0.pop_front() };
+        let event = match event {
+            None => Event::new(stream.context())?,
+            Some(event) => {
+                event.synchronize()?;
+                event
+            }
+        };
+        event.record(stream)?;
+        self.0.push_back(event);
+        Ok(())
+    }
+
+    /// Waits for all.
+    fn land(&mut self, stream: &Stream) -> Result<()> {
+        self.0.clear();
+        stream.synchronize()
+    }
+}
