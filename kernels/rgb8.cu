@@ -7,7 +7,7 @@
 
 KERNEL(rgb8, 256, Rgb8Params) {
     const int turn = turn_now(p.turn), words = p.out.cols, bytes = p.x.rows * 3;
-    const Exact low = p.low, scale = 255.0f / (p.high - p.low);
+    const Exact low = p.low, scale = 255.0f / (Exact(p.high) - low).x;
     const unsigned all = (unsigned)count(p.out) * words;
     for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < all; i += gridDim.x * 256) {
         const int image = i / words, word = i % words;

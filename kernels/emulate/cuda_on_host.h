@@ -211,6 +211,9 @@ inline void launch(std::function<void()> body, const unsigned* grid, unsigned th
 struct float4 {
     float x, y, z, w;
 };
+struct uint2 {
+    unsigned x, y;
+};
 struct uint4 {
     unsigned x, y, z, w;
 };
@@ -257,6 +260,20 @@ template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned by) {
     const int lane = cuda_on_host::lane();
     return __shfl_sync(mask, x, lane < (int)by ? lane : lane - (int)by);
 }
+
+inline unsigned __ballot_sync(unsigned, bool x) {
+    struct Hand {
+        bool x;
+        unsigned all;
+    } hand{x, 0};
+    cuda_on_host::warp(7, &hand, [](cuda_on_host::Meeting& m) {
+        unsigned all = 0;
+        for (int i = 0; i < 32; i++) all |= (unsigned)((const Hand*)m.what[i])->x << i;
+        for (int i = 0; i < 32; i++) ((Hand*)m.what[i])->all = all;
+    });
+    return hand.all;
+}
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline float __uint_as_float(unsigned bits) {
     float x;
