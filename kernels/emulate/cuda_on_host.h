@@ -208,13 +208,14 @@ inline void launch(std::function<void()> body, const unsigned* grid, unsigned th
 #define SHARED(T, name, count) T* name = cuda_on_host::shared<T>(__COUNTER__, count)
 #define DEVICE inline
 
-struct float4 {
+// Aligned as on the device: the undefined-behaviour sanitizer looks.
+struct alignas(16) float4 {
     float x, y, z, w;
 };
-struct uint2 {
+struct alignas(8) uint2 {
     unsigned x, y;
 };
-struct uint4 {
+struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 

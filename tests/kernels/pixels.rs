@@ -36,8 +36,8 @@ fn affine_scales_shifts_and_bounds_each_channel() {
                     out: if in_place { x.view() } else { out.view() },
                     scale: if with_factors { address(&scale) } else { 0 },
                     shift: if with_factors { address(&shift) } else { 0 },
-                    low: bounds.map_or(f32::NAN, |b| b.0),
-                    high: bounds.map_or(f32::NAN, |b| b.1),
+                    low: bounds.map_or(0.1, |b| b.0),
+                    high: bounds.map_or(0.2, |b| b.1),
                     bounded: i32::from(bounds.is_some()),
                     unused: 0,
                 };
@@ -138,7 +138,7 @@ fn pixels_become_the_bytes_of_the_host() {
                     1 => f32::INFINITY,
                     2 => low,
                     3 => high,
-                    4 => -1e30,
+                    4 => f32::NEG_INFINITY,
                     _ => (i % 255) as f32 / 255.0 * (high - low) + low + 0.5 / 255.0 * (high - low),
                 };
             }

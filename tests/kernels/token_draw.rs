@@ -94,6 +94,29 @@ fn a_cumulative_probability_equal_to_the_uniform_is_passed() {
 }
 
 #[test]
+fn codes_of_no_weight_are_passed_where_their_cumulative_probability_equals_the_uniform() {
+    if !can_run() {
+        return;
+    }
+    // A run of 64 codes is a warp's: once the codes of no weight start with one, once within one.
+    for (gap, code) in [(256..768, 768), (272..784, 784)] {
+        let mut logits = vec![0.5; 1024];
+        let uniform = gap.start as f32 / 512.0;
+        logits[gap].fill(f32::NEG_INFINITY);
+        let draw = Draw {
+            groups: 1,
+            codes: 1024,
+            logits: &logits,
+            scale: 1.0,
+            temperature: 1.0,
+            uniforms: &[uniform],
+            lie: 0,
+        };
+        assert_eq!((drawn(&draw), expected(&draw)), (vec![code], vec![code]));
+    }
+}
+
+#[test]
 fn logits_that_are_not_numbers_give_the_code_that_the_host_gives() {
     if !can_run() {
         return;
