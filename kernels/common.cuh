@@ -28,10 +28,12 @@ template <class T> DEVICE T* row_of(const View& v, int turn, int g, int i) {
     return (T*)(v.base + ((long long)turn * v.step + (long long)g * v.group_stride + (long long)i * v.row_stride));
 }
 
+DEVICE bool on_16(const void* at) { return (unsigned long long)at % 16 == 0; }
+
 // Whether all rows start on 16 bytes.
 DEVICE bool rows_on_16(const View& v) {
     bool groups = v.groups == 1 || v.group_stride % 4 == 0;
-    return (unsigned long long)v.base % 16 == 0 && v.step % 4 == 0 && v.row_stride % 4 == 0 && groups;
+    return on_16(v.base) && v.step % 4 == 0 && v.row_stride % 4 == 0 && groups;
 }
 
 DEVICE float infinity() { return __uint_as_float(0x7f800000u); }

@@ -10,6 +10,17 @@
 DEVICE int packed_lines(const Packed& w) { return w.format == F32 ? w.k : (w.k + 1) / 2; }
 DEVICE int packed_panels(const Packed& w) { return pieces(w.skip + w.rows, 16); }
 
+// Four numbers from n on, which may be negative, of a row of `cols`; zeros outside of it.
+DEVICE void load_four(float (&x)[4], const float* row, int n, int cols) {
+    if (n >= 0 && n + 4 <= cols && on_16(row + n)) {
+        const float4 four = *(const float4*)(row + n);
+        x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) x[i] = n + i >= 0 && n + i < cols ? row[n + i] : 0.0f;
+    }
+}
+
 // Columns of a tile are columns of the panels: the first `skip` are not the matrix's.
 struct Store {
     const Epilogue& e;
@@ -17,33 +28,80 @@ struct Store {
     int turn;
     int cols;
 
-    // Columns n, which is even where pairs are stored, and n + 1.
-    DEVICE void two(int row, int n, float sum, float next) const {
-        const bool first = n >= 0 && n < cols, second = n + 1 >= 0 && n + 1 < cols;
-        if (!first && !second) return;
-        float y[2] = {sum, next};
-        const float* gate = e.gate.base ? row_of<const float>(e.gate, turn, row) : nullptr;
-#pragma unroll 1
-        for (int i = 0; i < 2; i++) {
-            float z = i == 0 ? y[0] : y[1];
-            const bool there = i == 0 ? first : second;
-            if (there && e.bias) z += e.bias[n + i];
-            z = activate(e.activation, z);
-            if (there && gate) z *= gate[n + i];
-            if (i == 0)
-                y[0] = z;
-            else
-                y[1] = z;
+    DEVICE void bias(float (&x)[4], int n) const {
+        x[0] = x[1] = x[2] = x[3] = 0.0f;
+        if (e.bias) load_four(x, e.bias, n, cols);
+    }
+
+    // Columns n .. n + 3 of a row, as far as they are the matrix's; n is even where pairs are stored.
+    DEVICE void four(int row, int n, float (&y)[4], const float (&bias)[4]) const {
+        if (n <= -4 || n >= cols) return;
+#pragma unroll
+        for (int i = 0; i < 4; i++) y[i] += bias[i];
+        if (e.activation != IDENTITY) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) y[i] = activate(e.activation, y[i]);
+        }
+        float other[4];
+        if (e.gate.base) {
+            load_four(other, row_of<const float>(e.gate, turn, row), n, cols);
+#pragma unroll
+            for (int i = 0; i < 4; i++) y[i] *= other[i];
         }
         if (e.form == PAIRS) {
-            row_of<unsigned>(out, turn, row)[n / 2] = bf16_pair(y[0], second ? y[1] : 0.0f);
+            unsigned* to = row_of<unsigned>(out, turn, row);
+#pragma unroll
+            for (int i = 0; i < 4; i += 2)
+                if (n + i >= 0 && n + i < cols) to[(n + i) / 2] = bf16_pair(y[i], n + i + 1 < cols ? y[i + 1] : 0.0f);
             return;
         }
-        float* to = row_of<float>(out, turn, row) + n;
-        if (first) to[0] = e.add ? to[0] + y[0] : y[0];
-        if (second) to[1] = e.add ? to[1] + y[1] : y[1];
+        float* to = row_of<float>(out, turn, row);
+        if (e.add) {
+            load_four(other, to, n, cols);
+#pragma unroll
+            for (int i = 0; i < 4; i++) y[i] += other[i];
+        }
+        if (n >= 0 && n + 4 <= cols && on_16(to + n)) {
+            *(float4*)(to + n) = {y[0], y[1], y[2], y[3]};
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (n + i >= 0 && n + i < cols) to[n + i] = y[i];
+        }
     }
 };
+
+// Adds the sums of a tile's splits, in their order, so that the result does not depend on who was first: true for the
+// block that came last and has them all. The first THREADS threads have sums, all must call. `partial` and `tickets` are the tile's, `last` is a shared word.
+template <int COUNT, int THREADS>
+DEVICE bool join_splits(float4 (&sums)[COUNT], float* partial, unsigned* ticket, int split, int splits, unsigned* last) {
+    const bool has = threadIdx.x < THREADS;
+    float4* mine = (float4*)partial + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        if (has) mine[(split * COUNT + i) * THREADS] = sums[i];
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *last = atomicAdd(ticket, 1u) == (unsigned)splits - 1;
+        if (*last) *ticket = 0;
+    }
+    __syncthreads();
+    if (!*last) return false;
+    __threadfence();
+    if (!has) return true;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) sums[i] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 1
+    for (int s = 0; s < splits; s++) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            const float4 more = __ldcg(mine + (s * COUNT + i) * THREADS);
+            sums[i].x += more.x, sums[i].y += more.y, sums[i].z += more.z, sums[i].w += more.w;
+        }
+    }
+    return true;
+}
 
 // Rows of a matrix of numbers.
 struct NumberRows {
@@ -93,24 +151,32 @@ template <int M_, int N_, int WM_, int WN_, int STAGES_> struct Tile {
     static constexpr int M = M_, N = N_, WM = WM_, WN = WN_, STAGES = STAGES_;
     static constexpr int THREADS = M / WM * (N / WN) * 32;
     static constexpr int WORDS = 16; // of a row: K / 2
-    static constexpr int DOWN = WM / 16, ACROSS = WN / 8;
-    static constexpr int A_WORDS = M * WORDS, B_WORDS = N * WORDS;
+    static constexpr int DOWN = WM / 16, ACROSS = WN / 32;
+    static constexpr int A_WORDS = M * WORDS, B_WORDS = N * WORDS, STAGE = A_WORDS + B_WORDS;
+    static constexpr int MEMORY = STAGES * STAGE; // words of shared memory
     static_assert(M * 4 % THREADS == 0 && N * 4 % THREADS == 0, "whole rounds of 16-byte pieces");
 };
 
-// Pieces of 16 bytes lie in shared memory so that eight rows of a matrix, and the four lines by eight outputs that a warp
-// reads as b, are in different banks.
+// Pieces of 16 bytes lie in shared memory so that eight rows of a matrix, and four lines of eight outputs, which are what
+// is read at once, are in different banks.
 DEVICE int a_place(int row, int piece) { return row * 16 + ((piece ^ (row >> 1 & 3)) << 2); }
 DEVICE int b_place(int panel, int line, int piece) { return (panel * 16 + line) * 16 + ((piece ^ (line & 2)) << 2); }
 
-// sums = rows m0.. of the input times columns c0.. of the panels. a and b are STAGES tiles each of shared memory.
+// A warp's sums. A thread reads four outputs of a line at once, so of the four products that it then takes part in,
+// product j has as its column g output 4 g + j of 32. With g = lane / 4 and q = lane % 4 a thread ends up with
+// at[i][c][h]: rows 16 i + g + 8 (h / 2), columns 32 c + 8 q + 4 (h % 2) and the three behind.
+template <class T> struct Sums {
+    float at[T::DOWN][T::ACROSS][4][4]; // by product, which is the column within the four, then by register, which is h
+};
+
+// sums = rows m0.. of the input times columns c0.. of the panels, over the steps of 32 of K that are begin .. end - 1.
 template <class T, class Input>
 DEVICE void product_bf16(
-    const Input& input, const Packed& w, unsigned* a, unsigned* b, int m0, int c0, float (&sums)[T::DOWN][T::ACROSS][4]
+    const Input& input, const Packed& w, unsigned* memory, int m0, int c0, int begin, int end, Sums<T>& sums
 ) {
     constexpr int A_PIECES = T::M * 4 / T::THREADS, B_PIECES = T::N * 4 / T::THREADS;
-    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-    const int lines = packed_lines(w), panels = packed_panels(w), steps = pieces(lines, 16);
+    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, q = lane % 4;
+    const int lines = packed_lines(w), panels = packed_panels(w);
     const int wm = warp / (T::N / T::WN) * T::WM, wn = warp % (T::N / T::WN) * T::WN;
 
     // A thread brings the same piece of every (THREADS / 4)th row.
@@ -121,7 +187,7 @@ DEVICE void product_bf16(
     float held[A_PIECES][8];
 
     auto fetch = [&](int step) {
-        unsigned* to = b + step % T::STAGES * T::B_WORDS;
+        unsigned *into = memory + step % T::STAGES * T::STAGE, *to = into + T::A_WORDS;
 #pragma unroll
         for (int i = 0; i < B_PIECES; i++) {
             int row = first + i * (T::THREADS / 4), panel = c0 / 16 + row / 16, line = step * 16 + row % 16;
@@ -129,7 +195,6 @@ DEVICE void product_bf16(
             const unsigned* from = there ? w.words + ((long long)panel * lines + line) * 16 + piece * 4 : w.words;
             copy_16(to + b_place(row / 16, row % 16, piece), from, there ? 16 : 0);
         }
-        unsigned* into = a + step % T::STAGES * T::A_WORDS;
 #pragma unroll
         for (int i = 0; i < A_PIECES; i++) {
             if constexpr (Input::COPIES)
@@ -140,7 +205,7 @@ DEVICE void product_bf16(
     };
     auto put = [&](int step) {
         if constexpr (!Input::COPIES) {
-            unsigned* into = a + step % T::STAGES * T::A_WORDS;
+            unsigned* into = memory + step % T::STAGES * T::STAGE;
 #pragma unroll
             for (int i = 0; i < A_PIECES; i++) store_pairs(into + a_place(first + i * (T::THREADS / 4), piece), held[i]);
         }
@@ -149,27 +214,27 @@ DEVICE void product_bf16(
 #pragma unroll
     for (int i = 0; i < T::DOWN; i++)
 #pragma unroll
-        for (int j = 0; j < T::ACROSS; j++)
+        for (int j = 0; j < T::ACROSS * 4; j++)
 #pragma unroll
-            for (int r = 0; r < 4; r++) sums[i][j][r] = 0.0f;
+            for (int r = 0; r < 4; r++) sums.at[i][j / 4][j % 4][r] = 0.0f;
 
 #pragma unroll 1
-    for (int step = 0; step < T::STAGES - 1; step++) {
-        if (step < steps) {
+    for (int step = begin; step < begin + T::STAGES - 1; step++) {
+        if (step < end) {
             fetch(step);
             put(step);
         }
         copies_commit();
     }
 #pragma unroll 1
-    for (int step = 0; step < steps; step++) {
+    for (int step = begin; step < end; step++) {
         copies_wait<T::STAGES - 2>();
         __syncthreads();
         // The stage that is filled now was read in the turn before, which every thread has behind it.
         const int next = step + T::STAGES - 1;
-        if (next < steps) fetch(next);
+        if (next < end) fetch(next);
         copies_commit();
-        const unsigned *at = a + step % T::STAGES * T::A_WORDS, *bt = b + step % T::STAGES * T::B_WORDS;
+        const unsigned *at = memory + step % T::STAGES * T::STAGE, *bt = at + T::A_WORDS;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             unsigned words[T::DOWN][4];
@@ -177,45 +242,85 @@ DEVICE void product_bf16(
             for (int i = 0; i < T::DOWN; i++)
                 ldmatrix(words[i], at + a_place(wm + i * 16 + lane % 16, half * 2 + lane / 16));
 #pragma unroll
-            for (int j = 0; j < T::ACROSS; j++) {
-                const int column = wn + j * 8 + lane / 4, line = half * 8 + lane % 4;
-                const unsigned* line_at = bt + b_place(column / 16, line, column % 16 / 4) + column % 4;
-                unsigned b0 = line_at[0], b1 = line_at[4 * 16];
+            for (int c = 0; c < T::ACROSS; c++) {
+                const int panel = wn / 16 + c * 2 + g / 4, line = half * 8 + q;
+                const uint4 low = *(const uint4*)(bt + b_place(panel, line, g % 4));
+                const uint4 high = *(const uint4*)(bt + b_place(panel, line + 4, g % 4));
 #pragma unroll
-                for (int i = 0; i < T::DOWN; i++) mma(sums[i][j], words[i], b0, b1);
+                for (int i = 0; i < T::DOWN; i++) {
+                    mma(sums.at[i][c][0], words[i], low.x, high.x);
+                    mma(sums.at[i][c][1], words[i], low.y, high.y);
+                    mma(sums.at[i][c][2], words[i], low.z, high.z);
+                    mma(sums.at[i][c][3], words[i], low.w, high.w);
+                }
             }
         }
-        if (next < steps) put(next);
+        if (next < end) put(next);
     }
 }
 
-// Words of shared memory a warp in which store_bf16 turns sums round, 16 rows at a time, so that whole lines are written.
-const int TURN_ROW = 40;
-
-// Finishes the sums of product_bf16; `shared` may be its memory.
-template <class T>
-DEVICE void store_bf16(
-    const Store& store, int rows, int skip, int m0, int c0, const float (&sums)[T::DOWN][T::ACROSS][4], unsigned* shared
+// The same for split `blockIdx.z` of K, and where there are several, the sum of all: false for blocks that have nothing
+// to store. A tile of the grid takes M N floats of `partial`.
+template <class T, class Input>
+DEVICE bool product_bf16_split(
+    const Input& input, const Packed& w, unsigned* memory, int m0, int c0, Sums<T>& sums, int splits, float* partial,
+    unsigned* tickets
 ) {
-    static_assert(T::WN == 32 && T::STAGES * T::A_WORDS >= T::THREADS / 32 * 16 * TURN_ROW, "a row is 16 lanes by two");
+    constexpr int COUNT = T::DOWN * T::ACROSS * 4;
+    const int steps = pieces(packed_lines(w), 16), split = blockIdx.z;
+    product_bf16<T>(input, w, memory, m0, c0, steps * split / splits, steps * (split + 1) / splits, sums);
+    if (splits == 1) return true;
+    float4 all[COUNT];
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        const float* four = sums.at[i / 4 / T::ACROSS][i / 4 % T::ACROSS][i % 4];
+        all[i] = {four[0], four[1], four[2], four[3]};
+    }
+    const int tile = blockIdx.y * gridDim.x + blockIdx.x;
+    __syncthreads(); // the tiles' memory holds the word
+    if (!join_splits<COUNT, T::THREADS>(
+            all, partial + (long long)tile * splits * T::M * T::N, tickets + tile, split, splits, memory
+        ))
+        return false;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        float* four = sums.at[i / 4 / T::ACROSS][i / 4 % T::ACROSS][i % 4];
+        four[0] = all[i].x, four[1] = all[i].y, four[2] = all[i].z, four[3] = all[i].w;
+    }
+    return true;
+}
+
+// Finishes the sums of product_bf16, 32 rows of a warp at a time: they go through the product's shared memory, so that the
+// code for four numbers is there once and whole lines are written.
+template <class T>
+DEVICE void store_bf16(const Store& store, int rows, int skip, int m0, int c0, const Sums<T>& sums, unsigned* memory) {
+    constexpr int ROW = T::WN + 4, LANES = T::WN / 4;
+    static_assert(T::MEMORY >= T::THREADS / 32 * 32 * ROW && T::DOWN % 2 == 0, "a warp turns 32 rows round");
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int wm = warp / (T::N / T::WN) * T::WM, wn = warp % (T::N / T::WN) * T::WN;
-    float* mine = (float*)shared + warp * 16 * TURN_ROW;
+    float* mine = (float*)memory + warp * 32 * ROW;
+    const int n = c0 + wn + lane % LANES * 4 - skip;
+    float bias[4];
+    store.bias(bias, n);
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < T::DOWN; i++) {
+    for (int i = 0; i < T::DOWN; i += 2) {
 #pragma unroll
-        for (int j = 0; j < T::ACROSS; j++) {
-            float* to = mine + lane / 4 * TURN_ROW + j * 8 + lane % 4 * 2;
-            to[0] = sums[i][j][0], to[1] = sums[i][j][1];
-            to[8 * TURN_ROW] = sums[i][j][2], to[8 * TURN_ROW + 1] = sums[i][j][3];
+        for (int c = 0; c < T::ACROSS; c++) {
+#pragma unroll
+            for (int h = 0; h < 8; h++) {
+                const auto& four = sums.at[i + h / 4][c];
+                float* to = mine + (lane / 4 + h / 2 * 8) * ROW + c * 32 + lane % 4 * 8 + h % 2 * 4;
+                *(float4*)to = {four[0][h % 4], four[1][h % 4], four[2][h % 4], four[3][h % 4]};
+            }
         }
         __syncwarp();
 #pragma unroll 1
-        for (int r = lane / 16; r < 16; r += 2) {
+        for (int r = lane / LANES; r < 32; r += 32 / LANES) {
             const int row = m0 + wm + i * 16 + r;
-            const float* from = mine + r * TURN_ROW + lane % 16 * 2;
-            if (row < rows) store.two(row, c0 + wn + lane % 16 * 2 - skip, from[0], from[1]);
+            const float4 four = *(const float4*)(mine + r * ROW + lane % LANES * 4);
+            float y[4] = {four.x, four.y, four.z, four.w};
+            if (row < rows) store.four(row, n, y, bias);
         }
         __syncwarp();
     }
@@ -268,22 +373,18 @@ DEVICE void product_f32(
     }
 }
 
-// Finishes the sums of product_f32; `shared` is its a.
-DEVICE void store_f32(
-    const Store& store, int rows, int skip, int m0, int c0, const float (&sums)[4][4], float* shared
-) {
-    const int across = threadIdx.x % 16;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        __syncthreads();
-#pragma unroll
-        for (int j = 0; j < 4; j++) shared[threadIdx.x / 16 * 68 + across * 4 + j] = sums[i][j];
-        __syncthreads();
+// Finishes the sums of product_f32.
+DEVICE void store_f32(const Store& store, int rows, int skip, int m0, int c0, const float (&sums)[4][4]) {
+    const int n = c0 + threadIdx.x % 16 * 4 - skip;
+    float bias[4];
+    store.bias(bias, n);
+    // Not unrolled, for the code's size.
 #pragma unroll 1
-        for (int at = threadIdx.x; at < 16 * 32; at += 256) {
-            const float* from = shared + at / 32 * 68 + at % 32 * 2;
-            const int row = m0 + at / 32 * 4 + i;
-            if (row < rows) store.two(row, c0 + at % 32 * 2 - skip, from[0], from[1]);
-        }
+    for (int i = 0; i < 4; i++) {
+        const int row = m0 + threadIdx.x / 16 * 4 + i;
+        float y[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) y[j] = i == 0 ? sums[0][j] : i == 1 ? sums[1][j] : i == 2 ? sums[2][j] : sums[3][j];
+        if (row < rows) store.four(row, n, y, bias);
     }
 }

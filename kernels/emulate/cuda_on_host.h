@@ -196,6 +196,7 @@ inline void launch(std::function<void()> body, const unsigned* grid, unsigned th
 } // namespace cuda_on_host
 
 // What a kernel is on the host: a function to launch it, and the size of what it takes.
+#define BOUNDS(threads, blocks) threads
 #define KERNEL(name, threads, Params)                                                                                  \
     static void name##_body(const Params& p);                                                                          \
     extern "C" int name##_params() { return sizeof(Params); }                                                          \

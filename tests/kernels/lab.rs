@@ -145,6 +145,11 @@ pub(crate) fn turn() -> Address {
     address(&LYING)
 }
 
+/// Memory for `n` floats, each a NaN.
+pub(crate) fn floats_on_16(n: usize) -> Vec<u128> {
+    vec![u128::MAX; n.div_ceil(4)]
+}
+
 /// What lies around a matrix: it reads as a NaN, and no kernel may write it.
 const AROUND: u32 = 0xffff_dead;
 
@@ -159,7 +164,7 @@ impl Buffer {
     pub(crate) fn new(groups: usize, rows: usize, cols: usize, lie: Lie, data: impl Fn(usize) -> u32) -> Self {
         // Rows on 16 bytes where the lie wants it.
         let row_stride =
-            if lie.gap % 4 == 0 && lie.gap > 0 { cols.next_multiple_of(4) + lie.gap } else { cols + lie.gap };
+            if lie.gap > 0 && lie.gap.is_multiple_of(4) { cols.next_multiple_of(4) + lie.gap } else { cols + lie.gap };
         let group_stride = rows * row_stride + lie.group_gap;
         let at = lie.lead + TURN as usize * lie.step;
         let extent = (groups - 1) * group_stride + (rows - 1) * row_stride + cols;

@@ -36,7 +36,14 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
         *exact = if add { y + f64::from(old[i]) } else { y };
     }
     let panels = w.panels(0..n).len();
-    let (tickets, groups_of_panels) = (panels.div_ceil(2), panels.div_ceil(2));
+    let grid = match kernel {
+        "linear_few_bf16" => [panels.div_ceil(2), splits, 1],
+        "linear_few_f32" => [panels, 1, 1],
+        "linear_bf16_numbers" | "linear_bf16_pairs" => [panels.div_ceil(8), m.div_ceil(128), 1],
+        "linear_f32" => [panels.div_ceil(4), m.div_ceil(64), 1],
+        _ => [panels.div_ceil(4), m.div_ceil(64), splits],
+    };
+    let (tickets, tile) = if kernel == "linear_few_bf16" { (grid[0], 512) } else { (grid[0] * grid[1], 4096) };
     let y = both(|order| {
         let place = LIES[lie];
         let lay = if x_pairs { Buffer::pairs } else { Buffer::numbers };
@@ -46,7 +53,7 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
             true => Buffer::new(groups, m / groups, n.div_ceil(2), place, |_| 0x7fc0_7fc0),
             false => Buffer::numbers(groups, m / groups, n, place, &old),
         };
-        let mut partial = vec![f32::NAN; splits * groups_of_panels * 512];
+        let mut partial = floats_on_16(splits * tickets * tile);
         let mut counts = vec![0u32; tickets];
         let epilogue = Epilogue {
             bias: address(&bias),
@@ -66,12 +73,6 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
             tickets: address_mut(&mut counts),
             form: i32::from(x_pairs),
             splits: splits as i32,
-        };
-        let grid = match kernel {
-            "linear_few_bf16" => [panels.div_ceil(2), splits, 1],
-            "linear_few_f32" => [panels, 1, 1],
-            "linear_bf16_numbers" | "linear_bf16_pairs" => [panels.div_ceil(8), m.div_ceil(128), 1],
-            _ => [panels.div_ceil(4), m.div_ceil(64), 1],
         };
         launch("linear", kernel, &params, grid, order);
         assert!(counts.iter().all(|&count| count == 0), "tickets are not ready for the next launch");
@@ -162,7 +163,7 @@ fn a_row_does_not_depend_on_its_company() {
     let run = |rows: std::ops::Range<usize>, splits: usize| {
         let mut x = Buffer::numbers(1, rows.len(), k, LIES[0], &x[rows.start * k..rows.end * k]);
         let mut out = Buffer::new(1, rows.len(), n, LIES[0], |_| 0);
-        let (mut partial, mut tickets) = (vec![0.0f32; splits * 1024], [0u32; 2]);
+        let (mut partial, mut tickets) = (floats_on_16(splits * 1024), [0u32; 2]);
         let params = Linear {
             turn: turn(),
             x: x.view(),
