@@ -95,12 +95,19 @@ struct HeadNormParams {
     const int* turn;
     View x;              // [M, H d]
     View out;            // [M, H d]
-    const float* weight; // [d]; null: a plain copy
+    const float* weight; // [d]; null: a plain copy, a head whatever part of the row
     const float* bias;   // [d]
     int head_size;
     int unused;
 };
 static_assert(sizeof(HeadNormParams) == 96, "the host mirrors this");
+
+enum { MOST_HEAD_NORMS = 3 };
+
+struct HeadNormsParams {
+    HeadNormParams each[MOST_HEAD_NORMS];
+};
+static_assert(sizeof(HeadNormsParams) == 288, "the host mirrors this");
 
 enum SourceKind { ROWS = 0, TABLE_RANGE = 1, TABLE_TURN = 2, TABLE_GROUP = 3, TABLE_FROM = 4, GATHER = 5 };
 enum TableType { TABLE_F32 = 0, TABLE_F16 = 1, TABLE_BF16 = 2 };
@@ -150,7 +157,7 @@ struct TokenDrawParams {
 static_assert(sizeof(TokenDrawParams) == 144, "the host mirrors this");
 
 struct DiffusionStepParams {
-    const int* turn;
+    int* turn;
     View eps;     // [N, 2 C], or with guidance [2 N, 2 C]
     View factors; // [1, 7]
     View noise;   // [N, C]
@@ -160,7 +167,7 @@ struct DiffusionStepParams {
     float clip;
     int guided;
     int clipped;
-    int unused;
+    int advance;  // 1: the turn is one more afterwards
 };
 static_assert(sizeof(DiffusionStepParams) == 160, "the host mirrors this");
 
@@ -235,6 +242,16 @@ struct AvgPoolParams {
     int unused;
 };
 static_assert(sizeof(AvgPoolParams) == 80, "the host mirrors this");
+
+struct NearestCodeParams {
+    const int* turn;
+    View x;                // [M, C]
+    View out;              // [M, 1] of i32
+    const float* codebook; // [codes, C]
+    int codes;
+    int unused;
+};
+static_assert(sizeof(NearestCodeParams) == 88, "the host mirrors this");
 
 struct Rgb8Params {
     const int* turn;

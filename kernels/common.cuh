@@ -36,6 +36,7 @@ DEVICE bool rows_on_16(const View& v) {
     return on_16(v.base) && v.step % 4 == 0 && v.row_stride % 4 == 0 && groups;
 }
 
+DEVICE float infinity() { return __uint_as_float(0x7f800000u); }
 DEVICE float low_number(unsigned word) { return __uint_as_float(word << 16); }
 DEVICE float high_number(unsigned word) { return __uint_as_float(word & 0xffff0000u); }
 
@@ -68,6 +69,12 @@ DEVICE void store_pairs(unsigned* to, const float (&x)[8]) {
 
 // Sums and largest over a warp; every lane gets the same bits.
 DEVICE float warp_sum(float x) {
+#pragma unroll
+    for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(0xffffffffu, x, i);
+    return x;
+}
+
+DEVICE double warp_sum(double x) {
 #pragma unroll
     for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(0xffffffffu, x, i);
     return x;

@@ -26,19 +26,21 @@ struct Moments {
     }
 };
 
-// A lane has a channel, a warp every 8th pixel.
+// A lane has a channel, a warp every 8th pixel. All is reckoned from the block's first pixel: a mean far from 0 costs no
+// digits of the spread around it.
 KERNEL(group_stats, STATS_WARPS * 32, GroupStatsParams) {
     SHARED(Moments, parts, STATS_WARPS * 32);
     const int turn = turn_now(p.turn), pixels = p.x.rows, blocks = p.out.rows, image = blockIdx.z;
     const int first = pixels_before(pixels, blocks, blockIdx.y), end = pixels_before(pixels, blocks, blockIdx.y + 1);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane, channels = p.x.cols;
+    const float origin = c < channels ? row_of<const float>(p.x, turn, image, first)[c] : 0.0f;
     Moments all{0.0f, 0.0f, 0.0f};
     for (int pixel = first + warp; c < channels && pixel < end; pixel += STATS_WARPS * STATS_HELD) {
         float x[STATS_HELD], sum = 0.0f, squares = 0.0f;
         const int here = smaller(pieces(end - pixel, STATS_WARPS), STATS_HELD);
 #pragma unroll
         for (int i = 0; i < STATS_HELD; i++) {
-            x[i] = i < here ? row_of<const float>(p.x, turn, image, pixel + i * STATS_WARPS)[c] : 0.0f;
+            x[i] = i < here ? row_of<const float>(p.x, turn, image, pixel + i * STATS_WARPS)[c] - origin : 0.0f;
             sum += x[i];
         }
         const float mean = sum / (float)here;
@@ -54,13 +56,7 @@ KERNEL(group_stats, STATS_WARPS * 32, GroupStatsParams) {
     if (warp > 0 || c >= channels) return;
     for (int i = 1; i < STATS_WARPS; i++) all.join(parts[i * 32 + lane]);
     float* out = row_of<float>(p.out, turn, image, blockIdx.y);
-    out[c] = all.mean, out[channels + c] = all.squares;
-}
-
-DEVICE double warp_sum(double x) {
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(0xffffffffu, x, i);
-    return x;
+    out[c] = origin + all.mean, out[channels + c] = all.squares;
 }
 
 // A group a warp.

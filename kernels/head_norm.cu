@@ -18,7 +18,9 @@ DEVICE void norm_head(const HeadNormParams& p) {
     const bool x_aligned = rows_on_16(p.x) && d % 4 == 0, out_aligned = rows_on_16(p.out) && d % 4 == 0;
     if (p.weight) {
         const bool affine_aligned = on_16(p.weight) && on_16(p.bias);
-        const NormRow r{x, out, p.weight, p.bias, nullptr, nullptr, d, NUMBERS, x_aligned, out_aligned, affine_aligned, false};
+        const NormRow r{
+            x, out, p.weight, p.bias, nullptr, nullptr, d, NUMBERS, x_aligned, out_aligned, affine_aligned, false
+        };
         normalise<32, 1, true>(r, lane, [](float x) { return warp_sum(x); });
         return;
     }

@@ -15,45 +15,41 @@
 using Large = Tile<128, 128, 64, 64, 3>;
 using Small = Tile<64, 64, 32, 32, 4>;
 
-template <class T, class Input> DEVICE void tall(const LinearParams& p, unsigned* a, unsigned* b) {
+template <class T, class Input> DEVICE void tall(const LinearParams& p, unsigned* memory) {
     const int turn = turn_now(p.turn), m0 = blockIdx.y * T::M, c0 = blockIdx.x * T::N;
     Sums<T> sums;
-    product_bf16<T>(Input(p.x, turn, p.w.k), p.w, a, b, m0, c0, 0, pieces(packed_lines(p.w), 16), sums);
-    store_bf16<T>(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.x), p.w.skip, m0, c0, sums, a);
+    product_bf16<T>(Input(p.x, turn, p.w.k), p.w, memory, m0, c0, 0, pieces(packed_lines(p.w), 16), sums);
+    store_bf16<T>(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.x), p.w.skip, m0, c0, sums, memory);
 }
 
-template <class T, class Input> DEVICE void tall_split(const LinearParams& p, unsigned* a, unsigned* b) {
+template <class T, class Input> DEVICE void tall_split(const LinearParams& p, unsigned* memory) {
     const int turn = turn_now(p.turn), m0 = blockIdx.y * T::M, c0 = blockIdx.x * T::N;
     Sums<T> sums;
     if (!product_bf16_split<T>(
-            Input(p.x, turn, p.w.k), p.w, a, b, m0, c0, sums, p.splits, p.partial, p.tickets
+            Input(p.x, turn, p.w.k), p.w, memory, m0, c0, sums, p.splits, p.partial, p.tickets
         ))
         return;
-    store_bf16<T>(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.x), p.w.skip, m0, c0, sums, a);
+    store_bf16<T>(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.x), p.w.skip, m0, c0, sums, memory);
 }
 
 KERNEL(linear_bf16_numbers, Large::THREADS, LinearParams) {
-    SHARED(unsigned, a, Large::STAGES * Large::A_WORDS);
-    SHARED(unsigned, b, Large::STAGES * Large::B_WORDS);
-    tall<Large, NumberRows>(p, a, b);
+    SHARED(unsigned, memory, Large::MEMORY);
+    tall<Large, NumberRows>(p, memory);
 }
 
 KERNEL(linear_bf16_pairs, Large::THREADS, LinearParams) {
-    SHARED(unsigned, a, Large::STAGES * Large::A_WORDS);
-    SHARED(unsigned, b, Large::STAGES * Large::B_WORDS);
-    tall<Large, PairRows>(p, a, b);
+    SHARED(unsigned, memory, Large::MEMORY);
+    tall<Large, PairRows>(p, memory);
 }
 
 KERNEL(linear_bf16_numbers_small, Small::THREADS, LinearParams) {
-    SHARED(unsigned, a, Small::STAGES * Small::A_WORDS);
-    SHARED(unsigned, b, Small::STAGES * Small::B_WORDS);
-    tall_split<Small, NumberRows>(p, a, b);
+    SHARED(unsigned, memory, Small::MEMORY);
+    tall_split<Small, NumberRows>(p, memory);
 }
 
 KERNEL(linear_bf16_pairs_small, Small::THREADS, LinearParams) {
-    SHARED(unsigned, a, Small::STAGES * Small::A_WORDS);
-    SHARED(unsigned, b, Small::STAGES * Small::B_WORDS);
-    tall_split<Small, PairRows>(p, a, b);
+    SHARED(unsigned, memory, Small::MEMORY);
+    tall_split<Small, PairRows>(p, memory);
 }
 
 KERNEL(linear_f32, 256, LinearParams) {
@@ -77,7 +73,7 @@ enum { FEW_WARPS = 8, FEW_STEPS = 4, FEW_ROW = 36 };
 
 // Two panels a block. The warps share out the lines, 8 at a time. A thread loads four outputs of a line at once, so of the
 // four products that it takes part in, product j has as its column g output 4 g + j of the 32.
-KERNEL(linear_few_bf16, FEW_WARPS * 32, LinearParams) {
+KERNEL(linear_few_bf16, BOUNDS(FEW_WARPS * 32, 2), LinearParams) {
     SHARED(float, parts, FEW_WARPS * 16 * FEW_ROW);
     SHARED(unsigned, last, 1);
     const int turn = turn_now(p.turn), thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
@@ -149,25 +145,23 @@ template <int ROWS> DEVICE void few_f32(const LinearParams& p, float* parts) {
 #pragma unroll
     for (int m = 0; m < ROWS; m++) x[m] = row_of<const float>(p.x, turn, smaller(m, rows - 1));
     float sums[ROWS] = {};
-    for (int first = run; first < lines; first += 16 * 8) {
-        unsigned words[8];
+    for (int first = run; first < lines; first += 16 * 4) {
+        unsigned words[4];
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < 4; i++) {
             const int line = first + i * 16;
             words[i] = line < lines ? panel[(long long)line * 16] : 0;
         }
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const int line = first + i * 16;
+        for (int i = 0; i < 4; i++) {
+            const int line = first + i * 16, at = pairs ? 2 * line : line;
             if (line >= lines) break;
+            const float w = pairs ? low_number(words[i]) : __uint_as_float(words[i]);
 #pragma unroll
-            for (int m = 0; m < ROWS; m++) {
-                if (!pairs) {
-                    sums[m] = fmaf(x[m][line], __uint_as_float(words[i]), sums[m]);
-                } else {
-                    sums[m] = fmaf(x[m][2 * line], low_number(words[i]), sums[m]);
-                    if (2 * line + 1 < k) sums[m] = fmaf(x[m][2 * line + 1], high_number(words[i]), sums[m]);
-                }
+            for (int m = 0; m < ROWS; m++) sums[m] = fmaf(x[m][at], w, sums[m]);
+            if (pairs && at + 1 < k) {
+#pragma unroll
+                for (int m = 0; m < ROWS; m++) sums[m] = fmaf(x[m][at + 1], high_number(words[i]), sums[m]);
             }
         }
     }
@@ -190,10 +184,8 @@ template <int ROWS> DEVICE void few_f32(const LinearParams& p, float* parts) {
 KERNEL(linear_few_f32, 256, LinearParams) {
     SHARED(float, parts, 16 * 16 * 16);
     const int rows = count(p.x);
-    if (rows == 1)
-        few_f32<1>(p, parts);
-    else if (rows <= 4)
-        few_f32<4>(p, parts);
+    if (rows <= 2)
+        few_f32<2>(p, parts);
     else
         few_f32<16>(p, parts);
 }

@@ -26,7 +26,7 @@ KERNEL(nearest_code, NEAREST_WARPS * 32, NearestCodeParams) {
 #pragma unroll
     for (int r = 0; r < NEAREST_ROWS; r++) {
         x[r] = row_of<const float>(p.x, turn, smaller(first + r, rows - 1));
-        best[r] = {INFINITY, 0};
+        best[r] = {infinity(), 0};
     }
     for (int code = warp; code < p.codes; code += NEAREST_WARPS) {
         const float* entry = p.codebook + (long long)code * cols;
@@ -49,6 +49,9 @@ KERNEL(nearest_code, NEAREST_WARPS * 32, NearestCodeParams) {
     const int r = threadIdx.x;
     if (r >= NEAREST_ROWS || first + r >= rows) return;
     Nearest all = parts[r];
-    for (int i = 1; i < NEAREST_WARPS; i++) all.join(parts[i * NEAREST_ROWS + r].distance, parts[i * NEAREST_ROWS + r].code);
+    for (int i = 1; i < NEAREST_WARPS; i++) {
+        const Nearest& other = parts[i * NEAREST_ROWS + r];
+        all.join(other.distance, other.code);
+    }
     *row_of<int>(p.out, turn, first + r) = all.code;
 }

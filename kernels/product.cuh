@@ -152,7 +152,8 @@ template <int M_, int N_, int WM_, int WN_, int STAGES_> struct Tile {
     static constexpr int THREADS = M / WM * (N / WN) * 32;
     static constexpr int WORDS = 16; // of a row: K / 2
     static constexpr int DOWN = WM / 16, ACROSS = WN / 32;
-    static constexpr int A_WORDS = M * WORDS, B_WORDS = N * WORDS;
+    static constexpr int A_WORDS = M * WORDS, B_WORDS = N * WORDS, STAGE = A_WORDS + B_WORDS;
+    static constexpr int MEMORY = STAGES * STAGE; // words of shared memory
     static_assert(M * 4 % THREADS == 0 && N * 4 % THREADS == 0, "whole rounds of 16-byte pieces");
 };
 
@@ -168,11 +169,10 @@ template <class T> struct Sums {
     float at[T::DOWN][T::ACROSS][4][4]; // by product, which is the column within the four, then by register, which is h
 };
 
-// sums = rows m0.. of the input times columns c0.. of the panels, over the steps of 32 of K that are begin .. end - 1. a
-// and b are STAGES tiles each of shared memory.
+// sums = rows m0.. of the input times columns c0.. of the panels, over the steps of 32 of K that are begin .. end - 1.
 template <class T, class Input>
 DEVICE void product_bf16(
-    const Input& input, const Packed& w, unsigned* a, unsigned* b, int m0, int c0, int begin, int end, Sums<T>& sums
+    const Input& input, const Packed& w, unsigned* memory, int m0, int c0, int begin, int end, Sums<T>& sums
 ) {
     constexpr int A_PIECES = T::M * 4 / T::THREADS, B_PIECES = T::N * 4 / T::THREADS;
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, g = lane / 4, q = lane % 4;
@@ -187,7 +187,7 @@ DEVICE void product_bf16(
     float held[A_PIECES][8];
 
     auto fetch = [&](int step) {
-        unsigned* to = b + step % T::STAGES * T::B_WORDS;
+        unsigned *into = memory + step % T::STAGES * T::STAGE, *to = into + T::A_WORDS;
 #pragma unroll
         for (int i = 0; i < B_PIECES; i++) {
             int row = first + i * (T::THREADS / 4), panel = c0 / 16 + row / 16, line = step * 16 + row % 16;
@@ -195,7 +195,6 @@ DEVICE void product_bf16(
             const unsigned* from = there ? w.words + ((long long)panel * lines + line) * 16 + piece * 4 : w.words;
             copy_16(to + b_place(row / 16, row % 16, piece), from, there ? 16 : 0);
         }
-        unsigned* into = a + step % T::STAGES * T::A_WORDS;
 #pragma unroll
         for (int i = 0; i < A_PIECES; i++) {
             if constexpr (Input::COPIES)
@@ -206,7 +205,7 @@ DEVICE void product_bf16(
     };
     auto put = [&](int step) {
         if constexpr (!Input::COPIES) {
-            unsigned* into = a + step % T::STAGES * T::A_WORDS;
+            unsigned* into = memory + step % T::STAGES * T::STAGE;
 #pragma unroll
             for (int i = 0; i < A_PIECES; i++) store_pairs(into + a_place(first + i * (T::THREADS / 4), piece), held[i]);
         }
@@ -235,7 +234,7 @@ DEVICE void product_bf16(
         const int next = step + T::STAGES - 1;
         if (next < end) fetch(next);
         copies_commit();
-        const unsigned *at = a + step % T::STAGES * T::A_WORDS, *bt = b + step % T::STAGES * T::B_WORDS;
+        const unsigned *at = memory + step % T::STAGES * T::STAGE, *bt = at + T::A_WORDS;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             unsigned words[T::DOWN][4];
@@ -264,12 +263,12 @@ DEVICE void product_bf16(
 // to store. A tile of the grid takes M N floats of `partial`.
 template <class T, class Input>
 DEVICE bool product_bf16_split(
-    const Input& input, const Packed& w, unsigned* a, unsigned* b, int m0, int c0, Sums<T>& sums, int splits,
-    float* partial, unsigned* tickets
+    const Input& input, const Packed& w, unsigned* memory, int m0, int c0, Sums<T>& sums, int splits, float* partial,
+    unsigned* tickets
 ) {
     constexpr int COUNT = T::DOWN * T::ACROSS * 4;
     const int steps = pieces(packed_lines(w), 16), split = blockIdx.z;
-    product_bf16<T>(input, w, a, b, m0, c0, steps * split / splits, steps * (split + 1) / splits, sums);
+    product_bf16<T>(input, w, memory, m0, c0, steps * split / splits, steps * (split + 1) / splits, sums);
     if (splits == 1) return true;
     float4 all[COUNT];
 #pragma unroll
@@ -280,7 +279,7 @@ DEVICE bool product_bf16_split(
     const int tile = blockIdx.y * gridDim.x + blockIdx.x;
     __syncthreads(); // the tiles' memory holds the word
     if (!join_splits<COUNT, T::THREADS>(
-            all, partial + (long long)tile * splits * T::M * T::N, tickets + tile, split, splits, a
+            all, partial + (long long)tile * splits * T::M * T::N, tickets + tile, split, splits, memory
         ))
         return false;
 #pragma unroll
@@ -291,33 +290,33 @@ DEVICE bool product_bf16_split(
     return true;
 }
 
-// Finishes the sums of product_bf16, 16 rows of a warp at a time: they go through shared memory, which may be that of the
-// product, so that the code for four numbers is there once and whole lines are written.
+// Finishes the sums of product_bf16, 32 rows of a warp at a time: they go through the product's shared memory, so that the
+// code for four numbers is there once and whole lines are written.
 template <class T>
-DEVICE void store_bf16(const Store& store, int rows, int skip, int m0, int c0, const Sums<T>& sums, unsigned* shared) {
+DEVICE void store_bf16(const Store& store, int rows, int skip, int m0, int c0, const Sums<T>& sums, unsigned* memory) {
     constexpr int ROW = T::WN + 4, LANES = T::WN / 4;
-    static_assert(T::STAGES * T::A_WORDS >= T::THREADS / 32 * 16 * ROW, "a warp turns 16 rows round");
+    static_assert(T::MEMORY >= T::THREADS / 32 * 32 * ROW && T::DOWN % 2 == 0, "a warp turns 32 rows round");
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int wm = warp / (T::N / T::WN) * T::WM, wn = warp % (T::N / T::WN) * T::WN;
-    float* mine = (float*)shared + warp * 16 * ROW;
+    float* mine = (float*)memory + warp * 32 * ROW;
     const int n = c0 + wn + lane % LANES * 4 - skip;
     float bias[4];
     store.bias(bias, n);
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < T::DOWN; i++) {
+    for (int i = 0; i < T::DOWN; i += 2) {
 #pragma unroll
         for (int c = 0; c < T::ACROSS; c++) {
 #pragma unroll
-            for (int h = 0; h < 4; h++) {
-                const auto& four = sums.at[i][c];
+            for (int h = 0; h < 8; h++) {
+                const auto& four = sums.at[i + h / 4][c];
                 float* to = mine + (lane / 4 + h / 2 * 8) * ROW + c * 32 + lane % 4 * 8 + h % 2 * 4;
-                *(float4*)to = {four[0][h], four[1][h], four[2][h], four[3][h]};
+                *(float4*)to = {four[0][h % 4], four[1][h % 4], four[2][h % 4], four[3][h % 4]};
             }
         }
         __syncwarp();
 #pragma unroll 1
-        for (int r = lane / LANES; r < 16; r += 32 / LANES) {
+        for (int r = lane / LANES; r < 32; r += 32 / LANES) {
             const int row = m0 + wm + i * 16 + r;
             const float4 four = *(const float4*)(mine + r * ROW + lane % LANES * 4);
             float y[4] = {four.x, four.y, four.z, four.w};

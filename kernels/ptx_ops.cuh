@@ -3,6 +3,9 @@
 
 #ifdef __CUDACC__
 
+// A block of a kernel has just the threads of its bounds, which the host reads back (`.maxntid`). `threads` may be
+// BOUNDS(threads, blocks): registers are shared out for so many blocks a multiprocessor.
+#define BOUNDS(threads, blocks) threads, blocks
 #define KERNEL(name, threads, Params)                                                                                  \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p)
 // Memory of a block: `count` elements of type T named `name`, on 16 bytes.

@@ -7,7 +7,7 @@
 
 KERNEL(rgb8, 256, Rgb8Params) {
     const int turn = turn_now(p.turn), words = p.out.cols, bytes = p.x.rows * 3;
-    const Exact low = p.low, scale = 255.0f / (p.high - p.low);
+    const Exact low = p.low, scale = 255.0f / (Exact(p.high) - low).x;
     const unsigned all = (unsigned)count(p.out) * words;
     for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < all; i += gridDim.x * 256) {
         const int image = i / words, word = i % words;
@@ -17,9 +17,9 @@ KERNEL(rgb8, 256, Rgb8Params) {
             const int at = word * 4 + b;
             if (at >= bytes) break;
             const float x = row_of<const float>(p.x, turn, image, at / 3)[at % 3];
-            const Exact bounded = x < p.low ? p.low : x > p.high ? p.high : x;
+            const Exact bounded = x > p.high ? p.high : x;
             const float y = floorf(((bounded - low) * scale + 0.5f).x);
-            // What is not a number is black.
+            // Below `low` it is negative; and what is not a number is black too.
             four |= (y >= 0.0f ? (unsigned)y : 0u) << 8 * b;
         }
         row_of<unsigned>(p.out, turn, image)[word] = four;

@@ -12,9 +12,6 @@ template <class Each> DEVICE void each_piece(int rows, int cols, Each each) {
     for (unsigned i = blockIdx.x * PIECE_THREADS + threadIdx.x; i < all; i += step) each(int(i / across), int(i % across * 4));
 }
 
-// Whether a vector of weights starts on 16 bytes.
-DEVICE bool on_16(const void* at) { return (unsigned long long)at % 16 == 0; }
-
 // Numbers k .. k + 3 of a row of `cols` numbers in `form`, as many as there are. `aligned`: the row starts on 16 bytes; k is
 // a multiple of 4.
 DEVICE void store_four(void* row, int form, int k, int cols, bool aligned, const float (&x)[4]) {

@@ -6,7 +6,7 @@
 
 // Numbers k .. k + 3 of row `row` of a table of `cols` columns, zeros behind its end.
 DEVICE void load_table(float (&x)[4], const Source& s, long long row, int k, int cols) {
-    if (s.type == TABLE_F32) {
+    if (s.table_type == TABLE_F32) {
         const float* from = (const float*)s.table + row * cols;
         load_numbers(x, from, k, cols, on_16(from));
         return;
@@ -21,7 +21,7 @@ DEVICE void load_table(float (&x)[4], const Source& s, long long row, int k, int
         for (int i = 0; i < 4; i++) bits[i] = k + i < cols ? from[i] : 0;
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) x[i] = s.type == TABLE_F16 ? half_number(bits[i]) : low_number(bits[i]);
+    for (int i = 0; i < 4; i++) x[i] = s.table_type == TABLE_F16 ? half_number(bits[i]) : low_number(bits[i]);
 }
 
 // What source `s` adds to numbers k .. k + 3 of row `row` of `out`.

@@ -21,6 +21,19 @@ struct Guided {
     }
 };
 
+// The sum of a warp's numbers up to and with this lane's.
+DEVICE double scanned(double x) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 1; i < 32; i *= 2) {
+        const double before = __shfl_up_sync(0xffffffffu, x, i);
+        if (lane >= i) x += before;
+    }
+    return x;
+}
+
+DEVICE double last_of(double x) { return __shfl_sync(0xffffffffu, x, 31); }
+
 // Every warp has a run of codes, a lane every 32nd of them.
 KERNEL(token_draw, DRAW_WARPS * 32, TokenDrawParams) {
     SHARED(float, tops, DRAW_WARPS);
@@ -35,7 +48,7 @@ KERNEL(token_draw, DRAW_WARPS * 32, TokenDrawParams) {
     };
 
     // What is not a number is no maximum; if nothing is one, the first code is drawn.
-    float top = -INFINITY;
+    float top = -infinity();
     for (int k = from + lane; k < end; k += 32) top = fmaxf(top, logit(k));
     for (int i = 16; i > 0; i /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, i));
     if (lane == 0) tops[warp] = top;

@@ -196,6 +196,7 @@ inline void launch(std::function<void()> body, const unsigned* grid, unsigned th
 } // namespace cuda_on_host
 
 // What a kernel is on the host: a function to launch it, and the size of what it takes.
+#define BOUNDS(threads, blocks) threads
 #define KERNEL(name, threads, Params)                                                                                  \
     static void name##_body(const Params& p);                                                                          \
     extern "C" int name##_params() { return sizeof(Params); }                                                          \
@@ -208,10 +209,14 @@ inline void launch(std::function<void()> body, const unsigned* grid, unsigned th
 #define SHARED(T, name, count) T* name = cuda_on_host::shared<T>(__COUNTER__, count)
 #define DEVICE inline
 
-struct float4 {
+// Aligned as on the device: the undefined-behaviour sanitizer looks.
+struct alignas(16) float4 {
     float x, y, z, w;
 };
-struct uint4 {
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 
@@ -257,6 +262,20 @@ template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned by) {
     const int lane = cuda_on_host::lane();
     return __shfl_sync(mask, x, lane < (int)by ? lane : lane - (int)by);
 }
+
+inline unsigned __ballot_sync(unsigned, bool x) {
+    struct Hand {
+        bool x;
+        unsigned all;
+    } hand{x, 0};
+    cuda_on_host::warp(7, &hand, [](cuda_on_host::Meeting& m) {
+        unsigned all = 0;
+        for (int i = 0; i < 32; i++) all |= (unsigned)((const Hand*)m.what[i])->x << i;
+        for (int i = 0; i < 32; i++) ((Hand*)m.what[i])->all = all;
+    });
+    return hand.all;
+}
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline float __uint_as_float(unsigned bits) {
     float x;

@@ -105,6 +105,12 @@ pub(crate) struct HeadNorm {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct HeadNorms {
+    pub(crate) each: [HeadNorm; 3],
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Source {
     pub(crate) rows: View,
     pub(crate) ids: View,
@@ -165,7 +171,7 @@ pub(crate) struct DiffusionStep {
     pub(crate) clip: f32,
     pub(crate) guided: i32,
     pub(crate) clipped: i32,
-    pub(crate) unused: i32,
+    pub(crate) advance: i32,
 }
 
 #[repr(C)]
@@ -243,6 +249,17 @@ pub(crate) struct AvgPool {
     pub(crate) x: View,
     pub(crate) out: View,
     pub(crate) out_width: i32,
+    pub(crate) unused: i32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct NearestCode {
+    pub(crate) turn: Address,
+    pub(crate) x: View,
+    pub(crate) out: View,
+    pub(crate) codebook: Address,
+    pub(crate) codes: i32,
     pub(crate) unused: i32,
 }
 

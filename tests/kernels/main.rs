@@ -8,5 +8,12 @@
 #[allow(dead_code)]
 #[path = "../../src/cuda/abi.rs"]
 mod abi;
+mod diffusion;
+mod group_norm;
 mod lab;
 mod linear;
+mod noise;
+mod norms;
+mod pixels;
+mod sum_rows;
+mod token_draw;
