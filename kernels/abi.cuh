@@ -264,7 +264,7 @@ static_assert(sizeof(Rgb8Params) == 80, "the host mirrors this");
 
 struct AdvanceParams {
     int* turn; // one more after each launch
-    int set;   // 1: becomes `to` instead
-    int to;
+    int turns; // and 0 again after this many
+    int unused;
 };
 static_assert(sizeof(AdvanceParams) == 16, "the host mirrors this");

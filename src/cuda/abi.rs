@@ -277,6 +277,6 @@ pub(crate) struct Rgb8 {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Advance {
     pub(crate) turn: Address,
-    pub(crate) set: i32,
-    pub(crate) to: i32,
+    pub(crate) turns: i32,
+    pub(crate) unused: i32,
 }

@@ -3,6 +3,8 @@
 //! x, out `[M, C]`; scale and shift `[C]`; out = clamp(x * scale + shift). Rounded once or twice. FLOPs: 2 M C.
 
 use super::group_norm::Scale;
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, pieces};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::tensor::{TileMut, Weight};
@@ -49,6 +51,30 @@ impl Kernel for Affine {
                 out.row(i).iter_mut().for_each(|y| *y = y.clamp(low, high));
             }
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for Affine {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let (scale, shift) = match &self.factors {
+            Some((scale, shift)) => (to.weight(scale)?, to.weight(shift)?),
+            None => (0, 0),
+        };
+        let (low, high) = self.bounds.unwrap_or_default();
+        let bounded = i32::from(self.bounds.is_some());
+        let p = abi::Affine {
+            turn: to.turn(),
+            x: to.view(&self.x)?,
+            out: to.view(&self.out)?,
+            scale,
+            shift,
+            low,
+            high,
+            bounded,
+            unused: 0,
+        };
+        to.call("affine", "affine", pieces(&self.out), p)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! x `[B, 2h 2w, C]`, out `[B, h w, C]`. Exact but for three roundings. FLOPs: 4 B h w C.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, pieces, small};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::tensor::TileMut;
@@ -40,6 +42,15 @@ impl Kernel for AvgPool {
                 *out = ((a[j] + b[j]) + (c[j] + d[j])) * 0.25;
             }
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for AvgPool {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let out_width = small("pixels a line", self.out_width)?;
+        let p = abi::AvgPool { turn: to.turn(), x: to.view(&self.x)?, out: to.view(&self.out)?, out_width, unused: 0 };
+        to.call("avg_pool", "avg_pool", pieces(&self.out), p)
     }
 }
 

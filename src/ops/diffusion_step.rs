@@ -5,6 +5,8 @@
 //! `x = c1 clean + c2 x + exp(log variance / 2) temperature noise`. The variance comes from the conditional rows.
 //! Error about 1e-6 of the terms. FLOPs: some 30 N C.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::simd::{Job, Simd, math};
@@ -99,6 +101,27 @@ impl Job for Step<'_> {
             let factor = s.mul(noisy, s.mul(deviation, s.splat(self.temperature)));
             s.store_up_to(out, s.fma(factor, s.load_up_to(&self.noise[at..]), mean));
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for DiffusionStep {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let p = abi::DiffusionStep {
+            turn: to.turn(),
+            eps: to.view(&self.eps)?,
+            factors: to.view(&self.factors)?,
+            noise: to.view(&self.noise)?,
+            x: to.view(&self.x)?,
+            guidance: self.guidance.unwrap_or(1.0),
+            temperature: self.temperature,
+            clip: self.clip.unwrap_or(0.0),
+            guided: i32::from(self.guidance.is_some()),
+            clipped: i32::from(self.clip.is_some()),
+            advance: 0,
+        };
+        let blocks = (self.x.count() * self.x.cols()).div_ceil(256);
+        to.call("diffusion_step", "diffusion_step", [blocks, 1, 1], p)
     }
 }
 

@@ -7,6 +7,8 @@
 //! the group's largest |x - mean| / std. FLOPs: 4 B P C, then 2 B P C and the activation's.
 
 use super::layer_norm::EPSILON;
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, pieces, small};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::simd::{Along, Job, Simd, along};
@@ -210,6 +212,46 @@ impl Along for Scale<'_> {
         let (scale, shift) = (s.load_at::<WHOLE>(self.scale, at), s.load_at::<WHOLE>(self.shift, at));
         let y = s.fma(s.load_at::<WHOLE>(self.x, at), scale, shift);
         s.store_at::<WHOLE>(self.out, at, self.activation.apply(s, y));
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for GroupStats {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let l = self.out.layout;
+        let p = abi::GroupStats { turn: to.turn(), x: to.view(&self.x)?, out: to.view(&self.out)? };
+        to.call("group_norm", "group_stats", [self.x.cols().div_ceil(32), l.rows, l.groups], p)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for GroupFactors {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let p = abi::GroupFactors {
+            turn: to.turn(),
+            stats: to.view(&self.stats)?,
+            out: to.view(&self.out)?,
+            weight: to.weight(&self.weight)?,
+            bias: to.weight(&self.bias)?,
+            pixels: small("pixels", self.pixels)?,
+            unused: 0,
+        };
+        to.call("group_norm", "group_factors", [4, self.out.count(), 1], p)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for GroupNorm {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let p = abi::GroupNorm {
+            turn: to.turn(),
+            x: to.view(&self.x)?,
+            factors: to.view(&self.factors)?,
+            out: to.view(&self.out)?,
+            activation: self.activation as i32,
+            form: 0,
+        };
+        to.call("group_norm", "group_norm", pieces(&self.out), p)
     }
 }
 

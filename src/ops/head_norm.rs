@@ -4,6 +4,8 @@
 //! x and out `[M, H d]`; weight and bias `[d]`, or none for a plain copy. Accuracy as layer_norm. FLOPs: 8 M H d.
 
 use super::layer_norm::Normalise;
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, small};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::tensor::{TileMut, Weight};
@@ -43,6 +45,30 @@ impl Kernel for HeadNorm {
                 cx.isa().run(Normalise { x, affine: Some((w, b)), modulation: None, out });
             }
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for HeadNorm {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let (weight, bias) = match &self.norm {
+            Some((weight, bias)) => (to.weight(weight)?, to.weight(bias)?),
+            None => (0, 0),
+        };
+        // Of a copy, whatever part of the row fits a warp.
+        let head = self.norm.as_ref().map_or(self.out.cols().min(128), |(weight, _)| weight.cols());
+        let head_size = small("a head", head)?;
+        let p = abi::HeadNorm {
+            turn: to.turn(),
+            x: to.view(&self.x)?,
+            out: to.view(&self.out)?,
+            weight,
+            bias,
+            head_size,
+            unused: 0,
+        };
+        let heads = self.out.count() * self.out.cols().div_ceil(head);
+        to.call("head_norm", "head_norm", [heads.div_ceil(8), 1, 1], p)
     }
 }
 

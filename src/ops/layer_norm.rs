@@ -4,6 +4,8 @@
 //! All `[M, D]`; weight and bias `[D]`. Mean and variance in two passes in f32: error about 1e-6 of the row's
 //! largest |x - mean| / std. FLOPs: 8 M D.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi};
 use super::{Kernel, Operand, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::simd::panels::prepare;
@@ -235,6 +237,34 @@ pub(super) mod tests {
                 // The mean is rounded to half an ulp of `far`, then divided by a deviation of about a half.
                 close(&y, &expected, 5e-6 + 2e-6 * far as f64, isa)?;
             }
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for LayerNorm {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        /// Rows that give every multiprocessor some, a row a warp.
+        const MANY: usize = 1024;
+        let (weight, bias) = match &self.affine {
+            Some((weight, bias)) => (to.weight(weight)?, to.weight(bias)?),
+            None => (0, 0),
+        };
+        let p = abi::LayerNorm {
+            turn: to.turn(),
+            x: to.view(&self.x)?,
+            out: to.view(&self.out.view)?,
+            weight,
+            bias,
+            shift: to.maybe(self.modulation.as_ref().map(|m| &m.shift))?,
+            scale: to.maybe(self.modulation.as_ref().map(|m| &m.scale))?,
+            form: to.form(self.out.form)?,
+            unused: 0,
+        };
+        let rows = self.x.count();
+        match rows >= MANY && self.x.cols() <= 1024 {
+            true => to.call("layer_norm", "layer_norm", [rows.div_ceil(8), 1, 1], p),
+            false => to.call("layer_norm", "layer_norm_block", [rows, 1, 1], p),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! products at most K / 2^24 of their absolute sum, besides what the [`Format`] rounds.
 //! Bytes: every operand once. FLOPs: 2 M N K.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, Splits, abi, small};
 use super::product::{Epilogue, Input, Operand, Rows, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -106,6 +108,80 @@ impl Kernel for Linear {
         let input = Input::of(cx, &self.w, &self.x, rows.clone(), input);
         let sums = multiply(cx, &input, &self.w, cols.clone(), sums);
         self.epilogue.store_columns(cx, &sums, rows, cols, self.out.form, &mut out);
+    }
+}
+
+/// The kernel of a product on a GPU, its grid, and memory for sums in several runs of K. Follows from the shape alone, so
+/// that all GPUs add up in the same order.
+#[cfg(feature = "cuda")]
+struct OnGpu {
+    kernel: &'static str,
+    grid: [usize; 3],
+    splits: usize,
+    memory: Splits,
+}
+
+#[cfg(feature = "cuda")]
+impl OnGpu {
+    fn of(op: &Linear) -> Self {
+        /// Blocks that keep a large GPU busy: some for each of 132 multiprocessors.
+        const BLOCKS: usize = 264;
+        /// Rows that the kernels of few rows take.
+        const FEW: usize = 16;
+        let (rows, k, pairs) = (op.x.view.count(), op.w.cols(), op.x.form == Form::Pairs);
+        let panels = op.w.panels(0..op.w.rows()).len();
+        let plain = |kernel, grid| Self { kernel, grid, splits: 1, memory: Splits::default() };
+        // In as many runs of K as fill the GPU, none shorter than `least`.
+        let splits = |tiles: usize, least: usize| BLOCKS.div_ceil(tiles).min(k / least).max(1);
+        let memory = |tiles: usize, splits: usize, each: usize| match splits {
+            1 => Splits::default(),
+            _ => Splits { partial: tiles * splits * each, tickets: tiles },
+        };
+        if op.w.format() != Format::Bf16 {
+            return match rows <= FEW {
+                true => plain("linear_few_f32", [panels, 1, 1]),
+                false => plain("linear_f32", [panels.div_ceil(4), rows.div_ceil(64), 1]),
+            };
+        }
+        if rows <= FEW {
+            let tiles = panels.div_ceil(2);
+            let splits = splits(tiles, 256);
+            let memory = memory(tiles, splits, 512);
+            return Self { kernel: "linear_few_bf16", grid: [tiles, splits, 1], splits, memory };
+        }
+        let large = [panels.div_ceil(8), rows.div_ceil(128), 1];
+        if 2 * large[0] * large[1] >= BLOCKS {
+            return plain(if pairs { "linear_bf16_pairs" } else { "linear_bf16_numbers" }, large);
+        }
+        let (across, down) = (panels.div_ceil(4), rows.div_ceil(64));
+        let splits = splits(across * down, 128);
+        let memory = memory(across * down, splits, 4096);
+        let kernel = if pairs { "linear_bf16_pairs_small" } else { "linear_bf16_numbers_small" };
+        Self { kernel, grid: [across, down, splits], splits, memory }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for Linear {
+    fn splits(&self) -> Splits {
+        OnGpu::of(self).memory
+    }
+
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let OnGpu { kernel, grid, splits, memory } = OnGpu::of(self);
+        let [partial, tickets] = to.splits(memory);
+        let p = abi::Linear {
+            turn: to.turn(),
+            x: to.view(&self.x.view)?,
+            out: to.view(&self.out.view)?,
+            w: to.packed(&self.w)?,
+            epilogue: self.epilogue.on(to, self.out.form)?,
+            partial,
+            tickets,
+            form: to.form(self.x.form)?,
+            splits: small("runs of K", splits)?,
+        };
+        to.call("linear", kernel, grid, p)
     }
 }
 

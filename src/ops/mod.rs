@@ -15,6 +15,8 @@ mod layer_norm;
 mod linear;
 mod nearest_code;
 mod noise;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod product;
 mod sum_rows;
 mod token_draw;
@@ -33,6 +35,9 @@ pub use noise::Noise;
 pub use product::{Epilogue, Operand};
 pub use sum_rows::{Index, Source, SumRows};
 pub use token_draw::TokenDraw;
+
+#[cfg(feature = "cuda")]
+use on_gpu::{Launcher, Result, Splits};
 
 use crate::plan::{Cost, Cx, View};
 use crate::simd::{Simd, math};
@@ -102,6 +107,17 @@ pub trait Kernel {
     fn tile(&self, cx: &Cx<'_>, out: TileMut<'_, f32>);
 }
 
+/// What an op does to run on a GPU.
+#[cfg(feature = "cuda")]
+pub(crate) trait Launch {
+    /// Memory for partial sums that its kernels need.
+    fn splits(&self) -> Splits {
+        Splits::default()
+    }
+    /// Adds the launches of one run.
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()>;
+}
+
 macro_rules! ops {
     ($($op:ident),* $(,)?) => {
         /// One step of a plan.
@@ -142,6 +158,18 @@ macro_rules! ops {
             pub fn tile(&self, cx: &Cx<'_>, out: TileMut<'_, f32>) {
                 match self { $(Self::$op(op) => op.tile(cx, out),)* }
             }
+
+            /// Memory for partial sums that it needs on a GPU.
+            #[cfg(feature = "cuda")]
+            pub(crate) fn splits(&self) -> Splits {
+                match self { $(Self::$op(op) => op.splits(),)* }
+            }
+
+            /// Adds the launches of one run on a GPU.
+            #[cfg(feature = "cuda")]
+            pub(crate) fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+                match self { $(Self::$op(op) => op.launch(to),)* }
+            }
         }
     };
 }
@@ -165,6 +193,7 @@ ops!(
 
 /// The function applied to each element of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(i32)]
 pub enum Activation {
     /// None.
     #[default]

@@ -4,6 +4,8 @@
 //! its rounding of the smallest are compared again in f64, so the answer is that of exact arithmetic but for
 //! distances equal to 1e-15. FLOPs: 2 M K C.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, small};
 use super::product::{Input, Rows, multiply, parts};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -72,6 +74,23 @@ impl Kernel for NearestCode {
             let best = near.reduce(|a, b| if b.1 < a.1 { b } else { a });
             out.row(i)[0] = best.map_or(0, |(k, _)| k as i32);
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for NearestCode {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let codes = small("codes", self.codebook.rows())?;
+        let codebook = to.weight(&self.codebook)?;
+        let p = abi::NearestCode {
+            turn: to.turn(),
+            x: to.view(&self.x)?,
+            out: to.view(&self.out)?,
+            codebook,
+            codes,
+            unused: 0,
+        };
+        to.call("nearest_code", "nearest_code", [self.x.count().div_ceil(2), 1, 1], p)
     }
 }
 

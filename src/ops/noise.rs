@@ -4,6 +4,8 @@
 //! seeds `[B, 1, 2]` of i32 (low and high word), places `[B, N, 1]` of i32, out `[T B, N, C]`: T diffusion steps one
 //! behind the other. Bit-equal on every processor.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, pieces, small};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::sampling::philox::{self, Stream};
@@ -50,6 +52,21 @@ impl Kernel for Noise {
                 four.copy_from_slice(&normals[..four.len()]);
             }
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for Noise {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let p = abi::Noise {
+            turn: to.turn(),
+            seeds: to.view(&self.seeds)?,
+            places: to.view(&self.places)?,
+            out: to.view(&self.out)?,
+            stream: self.stream as i32,
+            first_step: small("diffusion steps", self.first_step)?,
+        };
+        to.call("noise", "noise", pieces(&self.out), p)
     }
 }
 

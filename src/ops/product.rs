@@ -1,6 +1,8 @@
 //! A tile of a product with packed weights, and what is done to it on the way out: shared by all ops that multiply.
 
 use super::Activation;
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi};
 use crate::plan::{Cx, View};
 use crate::simd::panels::{Prepare, Product, prepare};
 use crate::simd::{Along, Job, Simd, along};
@@ -304,5 +306,20 @@ impl Along for Line<'_> {
             y = s.add(s.load_at::<WHOLE>(self.out, at), y);
         }
         s.store_at::<WHOLE>(self.out, at, y);
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Epilogue {
+    /// As kernels take it, for a result in that form.
+    pub(super) fn on(&self, to: &Launcher<'_>, form: Form) -> Result<abi::Epilogue> {
+        Ok(abi::Epilogue {
+            bias: to.maybe_weight(self.bias.as_ref())?,
+            gate: to.maybe(self.gate.as_ref())?,
+            activation: self.activation as i32,
+            add: i32::from(self.add),
+            form: to.form(form)?,
+            unused: 0,
+        })
     }
 }

@@ -5,6 +5,8 @@
 //! for each row. Exact but for the rounding of the sums, taken in the order of the sources. FLOPs: G N D for each
 //! source after the first.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, pieces, small};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::simd::{Job, Simd};
@@ -148,6 +150,56 @@ impl Job for Apply<'_> {
             let y = self.0.apply(s, s.load_up_to(x));
             s.store_up_to(x, y);
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for SumRows {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let mut sources = [abi::Source::NONE; 6];
+        assert!(self.sources.len() <= sources.len(), "{} sources", self.sources.len());
+        for (to_source, source) in sources.iter_mut().zip(&self.sources) {
+            *to_source = source.on(to)?;
+        }
+        let p = abi::SumRows {
+            turn: to.turn(),
+            out: to.view(&self.out)?,
+            count: self.sources.len() as i32,
+            activation: self.activation as i32,
+            sources,
+        };
+        to.call("sum_rows", "sum_rows", pieces(&self.out), p)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Source {
+    /// As the kernel takes it.
+    fn on(&self, to: &Launcher<'_>) -> Result<abi::Source> {
+        const NONE: abi::Source = abi::Source::NONE;
+        let row = |n: usize| small("a row of a table", n);
+        Ok(match self {
+            Self::Rows(rows) => abi::Source { rows: to.view(rows)?, kind: 0, ..NONE },
+            Self::Gather { rows, ids } => abi::Source { rows: to.view(rows)?, ids: to.view(ids)?, kind: 5, ..NONE },
+            Self::Table(table, index) => {
+                let table_type = match table.elements() {
+                    Elements::F32(_) => 0,
+                    Elements::F16(_) => 1,
+                    Elements::BF16(_) => 2,
+                };
+                let source = abi::Source { table: to.weight(table)?, table_type, ..NONE };
+                match index {
+                    Index::Range { first } => abi::Source { kind: 1, first: row(*first)?, ..source },
+                    Index::Turn { first, step } => {
+                        abi::Source { kind: 2, first: row(*first)?, step: row(*step)?, ..source }
+                    }
+                    Index::Group { first } => abi::Source { kind: 3, first: row(*first)?, ..source },
+                    Index::From { ids, offset } => {
+                        abi::Source { kind: 4, ids: to.view(ids)?, first: row(*offset)?, ..source }
+                    }
+                }
+            }
+        })
     }
 }
 

@@ -4,6 +4,8 @@
 //! times. The code is the number of cumulative probabilities that are at most the uniform, at most K - 1;
 //! exponentials and sums in f64. FLOPs: some 20 B K.
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View};
 use crate::tensor::TileMut;
@@ -60,6 +62,21 @@ impl Kernel for TokenDraw {
             let code = passed.count().min(cond.len() - 1);
             out.row(i).fill(code as i32);
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for TokenDraw {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let p = abi::TokenDraw {
+            turn: to.turn(),
+            logits: to.view(&self.logits)?,
+            scale: to.view(&self.scale)?,
+            uniforms: to.view(&self.uniforms)?,
+            out: to.view(&self.out)?,
+            temperature: self.temperature,
+        };
+        to.call("token_draw", "token_draw", [self.out.count(), 1, 1], p)
     }
 }
 

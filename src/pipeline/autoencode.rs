@@ -56,7 +56,7 @@ impl Model {
         let plan = b.finish();
         let mut executor = Executor::new(device, self.networks(), &plan)?;
         executor.write(pixels, &image.to_pixels(range).collect::<Vec<_>>())?;
-        let mut cursor = executor.start(&plan);
+        let mut cursor = executor.start(&plan)?;
         executor.run(&plan, &mut cursor, None, |_| false)?;
         let missing = || Error::input("image", "one picture", "none");
         executor.pictures(out, range)?.pop().ok_or_else(missing)

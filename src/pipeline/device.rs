@@ -1,5 +1,7 @@
 //! What computes.
 
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
 use crate::error::Result;
 use crate::pool::Pool;
 use crate::simd::Isa;
@@ -11,6 +13,23 @@ use std::sync::Arc;
 pub enum Device {
     /// The processor.
     Cpu(Cpu),
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Gpu(Gpu),
+}
+
+#[cfg(feature = "cuda")]
+impl From<Gpu> for Device {
+    fn from(gpu: Gpu) -> Self {
+        Self::Gpu(gpu)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl From<&Gpu> for Device {
+    fn from(gpu: &Gpu) -> Self {
+        Self::Gpu(gpu.clone())
+    }
 }
 
 impl From<Cpu> for Device {

@@ -5,6 +5,8 @@ use super::device::{Cpu, Device};
 use super::model::Networks;
 use super::session::pictures;
 use crate::error::Result;
+#[cfg(feature = "cuda")]
+use crate::plan::gpu::GpuPlan;
 use crate::plan::{Arena, Cursor, Plan, Profile, View, Walker};
 use bytemuck::Pod;
 
@@ -12,6 +14,8 @@ use bytemuck::Pod;
 #[derive(Debug)]
 pub(crate) enum Executor {
     Cpu(Cpu, Arena),
+    #[cfg(feature = "cuda")]
+    Gpu(Box<GpuPlan>),
 }
 
 impl Executor {
@@ -22,6 +26,11 @@ impl Executor {
                 let arena = Arena::sharing(plan, cpu.threads(), &nets.shared, cpu.isa)?;
                 Ok(Self::Cpu(cpu.clone(), arena))
             }
+            #[cfg(feature = "cuda")]
+            Device::Gpu(gpu) => {
+                let resident = nets.on_gpus.of(gpu.context());
+                Ok(Self::Gpu(Box::new(GpuPlan::new(gpu, resident, plan)?)))
+            }
         }
     }
 
@@ -29,15 +38,21 @@ impl Executor {
     pub(crate) fn own_bytes(&self) -> u64 {
         match self {
             Self::Cpu(_, arena) => arena.own_bytes(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => gpu.own_bytes(),
         }
     }
 
     /// Puts an input in place. Panics if the view is not dense or of another size.
     pub(crate) fn write<T: Pod>(&mut self, view: View, words: &[T]) -> Result<()> {
         match self {
-            Self::Cpu(_, arena) => arena.slice_mut::<T>(view).copy_from_slice(words),
+            Self::Cpu(_, arena) => {
+                arena.slice_mut::<T>(view).copy_from_slice(words);
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => gpu.write(view, words),
         }
-        Ok(())
     }
 
     /// The rows of a view, one behind the other.
@@ -47,6 +62,8 @@ impl Executor {
                 let mat = arena.mat::<T>(view);
                 Ok((0..view.count()).flat_map(|i| mat.row(i)).copied().collect())
             }
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => gpu.read(view),
         }
     }
 
@@ -54,16 +71,23 @@ impl Executor {
     pub(crate) fn pictures(&self, view: View, range: (f32, f32)) -> Result<Vec<Image>> {
         match self {
             Self::Cpu(_, arena) => Ok(pictures(arena.mat(view), range)),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => {
+                let side = view.layout.rows.isqrt();
+                gpu.rgb8(view, range)?.into_iter().map(|rgb| Image::new(side, side, rgb)).collect()
+            }
         }
     }
 
     /// Where a new run starts.
-    pub(crate) fn start(&mut self, plan: &Plan) -> Cursor {
+    pub(crate) fn start(&mut self, plan: &Plan) -> Result<Cursor> {
         match self {
             Self::Cpu(_, arena) => {
                 arena.adopt();
-                Cursor::start(plan, arena)
+                Ok(Cursor::start(plan, arena))
             }
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => gpu.start(plan),
         }
     }
 
@@ -80,6 +104,8 @@ impl Executor {
                 Walker { plan, arena, pool: &cpu.pool, isa: cpu.isa, profile }.run(cursor, pause);
                 Ok(())
             }
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => gpu.run(plan, cursor, profile, pause),
         }
     }
 }

@@ -6,6 +6,8 @@ use super::{Image, Outputs, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Masked, Rar, Vae, Vq};
 use crate::plan::Store;
+#[cfg(feature = "cuda")]
+use crate::plan::gpu::Residents;
 use crate::tensor::{Precision, SharedBytes};
 use crate::weights::{Config, ModelFiles, Part, WeightMemory};
 use std::path::Path;
@@ -37,6 +39,9 @@ pub(crate) struct Networks {
     pub(crate) memory: WeightMemory,
     /// What sessions have made for each other.
     pub(super) shared: Store,
+    /// What its sessions have on GPUs.
+    #[cfg(feature = "cuda")]
+    pub(super) on_gpus: Residents,
     precision: Precision,
 }
 
@@ -110,6 +115,8 @@ impl Model {
             config,
             memory,
             shared: Store::default(),
+            #[cfg(feature = "cuda")]
+            on_gpus: Residents::default(),
             precision: precision.unwrap_or(Precision::F32),
         })))
     }

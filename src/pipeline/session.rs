@@ -136,7 +136,7 @@ impl Session {
     fn start(&mut self, classes: &[usize], seeds: &[u64]) -> Result<()> {
         self.begun = false;
         self.program.fill(&mut self.executor, self.model.networks(), classes, seeds)?;
-        self.cursor = self.executor.start(&self.program.plan);
+        self.cursor = self.executor.start(&self.program.plan)?;
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;

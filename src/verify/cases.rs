@@ -42,7 +42,7 @@ impl Run {
     }
 
     fn run(&mut self) -> Result<()> {
-        let mut cursor = self.executor.start(&self.plan);
+        let mut cursor = self.executor.start(&self.plan)?;
         self.executor.run(&self.plan, &mut cursor, None, |_| false)
     }
 

@@ -78,16 +78,16 @@ fn a_step_agrees_with_the_formula() {
 }
 
 #[test]
-fn the_turn_advances_and_is_set() {
+fn the_turn_advances_and_starts_again() {
     if !can_run() {
         return;
     }
     for order in [Order::Forwards, Order::Backwards] {
         let mut now = [41];
         let turn = address_mut(&mut now);
-        launch("advance", "advance", &Advance { turn, set: 0, to: 7 }, [1, 1, 1], order);
+        launch("advance", "advance", &Advance { turn, turns: 43, unused: 0 }, [1, 1, 1], order);
         assert_eq!(std::hint::black_box(now), [42]);
-        launch("advance", "advance", &Advance { turn, set: 1, to: 7 }, [1, 1, 1], order);
-        assert_eq!(std::hint::black_box(now), [7]);
+        launch("advance", "advance", &Advance { turn, turns: 43, unused: 0 }, [1, 1, 1], order);
+        assert_eq!(std::hint::black_box(now), [0]);
     }
 }

@@ -23,6 +23,8 @@ mod many;
 mod numbers;
 mod softmax;
 
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, small};
 use super::{Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::tensor::{Layout, Mat, TileMut};
@@ -164,6 +166,39 @@ struct Head<'a> {
     scale: f32,
     /// First column of the head in the tile of the result.
     at: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for Attention {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let (groups, queries, d) = (self.q.layout.groups, self.q.layout.rows, self.head_size());
+        let p = abi::Attention {
+            turn: to.turn(),
+            q: to.view(&self.q)?,
+            k: to.view(&self.k)?,
+            v: to.view(&self.v)?,
+            out: to.view(&self.out)?,
+            heads: small("heads", self.heads)?,
+            head_size: small("a head", d)?,
+            keys_first: small("keys", self.keys.first)?,
+            keys_step: small("keys a turn", self.keys.step)?,
+            form: 0,
+            out_form: 0,
+        };
+        let tall = match d {
+            0..=32 => "attention_bf16_32",
+            33..=48 => "attention_bf16_48",
+            49..=64 => "attention_bf16_64",
+            65..=80 => "attention_bf16_80",
+            81..=96 => "attention_bf16_96",
+            _ => "attention_bf16_128",
+        };
+        match (self.is_few(), self.narrow) {
+            (true, _) => to.call("attention", "attention_few", [self.heads, queries, groups], p),
+            (false, true) => to.call("attention", tall, [queries.div_ceil(64), self.heads, groups], p),
+            (false, false) => to.call("attention", "attention_f32", [queries.div_ceil(32), self.heads, groups], p),
+        }
+    }
 }
 
 #[cfg(test)]

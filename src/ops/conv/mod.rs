@@ -13,6 +13,8 @@ mod direct;
 mod winograd;
 
 use super::group_norm::Scale;
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, abi, small};
 use super::product::Epilogue;
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -199,6 +201,13 @@ impl Kernel for Conv {
                 Filter::Winograd(w) => self.winograd(cx, w, image, lines, input, &mut out),
             }
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for Conv {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        todo!()
     }
 }
 

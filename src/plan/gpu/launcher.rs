@@ -5,7 +5,7 @@ use crate::cuda::abi::{self, Address};
 use crate::cuda::{Gpu, Kernel, Launch, Stream};
 use crate::error::{DeviceProblem, Error, Result};
 use crate::plan::{Space, View};
-use crate::tensor::{Filter, Format, Matrix, Weight};
+use crate::tensor::{Filter, Form, Format, Matrix, Weight};
 use bytemuck::Pod;
 
 /// A launch, ready to be put into a stream.
@@ -126,11 +126,7 @@ impl Launcher<'_> {
             Format::F32 => 0,
             Format::Wide => 1,
             Format::Bf16 => 2,
-            Format::Q8 => {
-                let what = format!("`{}` on {}", w.name(), self.gpu.device().name());
-                let (expected, found) = ("f32 or bf16".to_owned(), "q8, which runs on the CPU only".to_owned());
-                return Err(Error::Device { problem: DeviceProblem::Kernel, what, expected, found });
-            }
+            Format::Q8 => return Err(self.no_q8(&format!("`{}`", w.name()))),
         };
         let start = self.resident.weight(self.stream, w.name(), w.stored(), w.held())?;
         let first = w.panels(0..w.rows()).start * w.panel_words();
@@ -156,6 +152,24 @@ impl Launcher<'_> {
         Ok(abi::Packed { words, rows: small("rows of a matrix", cout)?, k, format: 0, skip: 0 })
     }
 
+    /// The form of rows, by its number.
+    pub(crate) fn form(&self, form: Form) -> Result<i32> {
+        match form {
+            Form::Numbers => Ok(0),
+            Form::Pairs => Ok(1),
+            Form::Blocks => Err(self.no_q8("rows of blocks")),
+        }
+    }
+
+    fn no_q8(&self, what: &str) -> Error {
+        Error::Device {
+            problem: DeviceProblem::Kernel,
+            what: format!("{what} on {}", self.gpu.device().name()),
+            expected: "f32 or bf16".to_owned(),
+            found: "q8, which runs on the CPU only".to_owned(),
+        }
+    }
+
     /// Memory for sums in several runs of K: partial sums, then tickets. Panics if the plan reserved less.
     pub(crate) fn splits(&self, needed: Splits) -> [Address; 2] {
         let Places { partial, tickets, .. } = self.places;
@@ -167,6 +181,9 @@ impl Launcher<'_> {
     pub(crate) fn call<P: Pod + Send>(&mut self, file: &'static str, name: &str, grid: [usize; 3], p: P) -> Result<()> {
         let Kernel { function, threads } = self.gpu.kernels().get::<P>(file, name)?;
         let [x, y, z] = grid;
+        if x * y * z == 0 {
+            return Ok(());
+        }
         // What a GPU takes: 2^31 - 1 blocks across, 65535 in the other directions.
         let fits = x < 1 << 31 && y < 1 << 16 && z < 1 << 16;
         if !fits {

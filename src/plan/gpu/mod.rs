@@ -35,8 +35,6 @@ pub(crate) struct GpuPlan {
     turn: DeviceBuffer<i32>,
     partial: DeviceBuffer<f32>,
     tickets: DeviceBuffer<u32>,
-    /// Bytes of pictures on their way to the host.
-    bytes: Option<DeviceBuffer<u32>>,
     /// Holds the weights.
     _resident: Arc<Resident>,
 }
@@ -84,7 +82,6 @@ impl GpuPlan {
             turn: DeviceBuffer::zeroed(&stream, "the turn", 1)?,
             partial: DeviceBuffer::new(context, "partial sums", splits.partial)?,
             tickets: DeviceBuffer::zeroed(&stream, "tickets of partial sums", splits.tickets)?,
-            bytes: None,
             kept,
             gpu: gpu.clone(),
             stream,
@@ -124,7 +121,12 @@ impl GpuPlan {
         if segment.repeat > 1 {
             // The turn after the last is the first again, which is where every segment starts.
             let turns = small("turns of a segment", segment.repeat)?;
-            launcher.call("advance", "advance", [1, 1, 1], abi::Advance { turn: self.turn.ptr().0, turns, unused: 0 })?;
+            launcher.call(
+                "advance",
+                "advance",
+                [1, 1, 1],
+                abi::Advance { turn: self.turn.ptr().0, turns, unused: 0 },
+            )?;
         }
         let calls = launcher.calls;
         // SAFETY: all memory that the launches use is this plan's or the resident's, which it holds; of the former nothing
@@ -139,7 +141,7 @@ impl GpuPlan {
     pub(crate) fn own_bytes(&self) -> u64 {
         let blocks = self.blocks.iter().filter(|b| b.is_own()).map(|b| b.memory().bytes());
         let rest = [self.kept.bytes(), self.scratch.bytes(), self.partial.bytes(), self.tickets.bytes()];
-        blocks.chain(rest).sum::<usize>() as u64 + self.bytes.as_ref().map_or(0, |b| b.bytes() as u64)
+        blocks.chain(rest).sum::<usize>() as u64
     }
 
     fn buffer(&self, space: Space) -> &DeviceBuffer<u32> {
@@ -173,14 +175,11 @@ impl GpuPlan {
     }
 
     /// The bytes of pictures `[B, P, 3]`, nominally from `low` to `high`; `P * 3` of them a picture.
-    pub(crate) fn rgb8(&mut self, view: View, (low, high): (f32, f32)) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn rgb8(&self, view: View, (low, high): (f32, f32)) -> Result<Vec<Vec<u8>>> {
         let l = view.layout;
         let (bytes, row) = (l.rows * 3, (l.rows * 3).div_ceil(4));
-        if self.bytes.as_ref().is_none_or(|buffer| buffer.len() < l.groups * row) {
-            self.bytes = Some(DeviceBuffer::new(self.gpu.context(), "pictures", l.groups * row)?);
-        }
-        let Some(buffer) = &self.bytes else { return Ok(vec![]) };
-        let places = Places { scratch: place(buffer), ..self.places() };
+        let buffer = DeviceBuffer::<u32>::new(self.gpu.context(), "pictures", l.groups * row)?;
+        let places = Places { scratch: place(&buffer), ..self.places() };
         let mut launcher = Launcher {
             gpu: &self.gpu,
             stream: &self.stream,
