@@ -402,7 +402,7 @@ impl Lab {
             format!("{} {}", case.op, case.name()),
             1e6 * seconds,
             flops / 1e9,
-            100.0 * flops / peaks.flops(case.precision),
+            peaks.flops(case.precision).map_or(0.0, |peak| 100.0 * flops / peak),
             case.precision.name(),
             bytes / 1e9,
             100.0 * bytes / peaks.read_bytes,

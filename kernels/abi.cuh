@@ -75,8 +75,10 @@ struct AttentionParams {
     int head_size;  // at most 128
     int keys_first; // rows of k and v that count in turn 0, at least 1
     int keys_step;  // more each turn
+    int form;       // of q, k and v
+    int out_form;
 };
-static_assert(sizeof(AttentionParams) == 152, "the host mirrors this");
+static_assert(sizeof(AttentionParams) == 160, "the host mirrors this");
 
 struct LayerNormParams {
     const int* turn;
@@ -268,3 +270,12 @@ struct AdvanceParams {
     int unused;
 };
 static_assert(sizeof(AdvanceParams) == 16, "the host mirrors this");
+
+struct PeakParams {
+    const unsigned* from;
+    unsigned* to;
+    long long words;
+    int turns;
+    int unused;
+};
+static_assert(sizeof(PeakParams) == 32, "the host mirrors this");

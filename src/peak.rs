@@ -1,7 +1,7 @@
 //! What this machine can do at most, measured: what shares of it the engine's ops reach.
 
 use crate::error::Result;
-use crate::pipeline::Cpu;
+use crate::pipeline::{Cpu, Device};
 use crate::pool::Split;
 use crate::simd::{Job, Simd};
 use crate::tensor::{AlignedBytes, Precision};
@@ -18,32 +18,41 @@ const READ_BYTES: usize = 256 << 20;
 /// Bytes of it that a thread takes at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What all threads of a [`Cpu`] do together at most, a second.
+/// What all threads of a [`Cpu`] do together at most, or a GPU, a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Peaks {
     /// Operations of multiply-adds of f32, in registers alone. A multiply-add counts two, here and below.
     pub f32: f64,
     /// Operations of dot products of pairs of bfloat16.
     pub bf16: f64,
-    /// Operations of dot products of four bytes.
-    pub q8: f64,
-    /// Bytes read from memory that no cache holds.
+    /// Operations of dot products of four bytes; on a GPU, where there is no product of them, none.
+    pub q8: Option<f64>,
+    /// Bytes read from memory that no cache holds; on a GPU, bytes read and written by a large copy.
     pub read_bytes: f64,
 }
 
 impl Peaks {
     /// Measures all of them, in about a second. [`Error::Memory`](crate::Error::Memory) if the memory to read cannot be
     /// had.
-    pub fn measure(cpu: &Cpu) -> Result<Self> {
-        let [f32, bf16, q8] = Precision::ALL.map(|precision| flops(cpu, precision));
-        Ok(Self { f32, bf16, q8, read_bytes: read_bandwidth(cpu)? })
+    pub fn measure(device: impl Into<Device>) -> Result<Self> {
+        match device.into() {
+            Device::Cpu(cpu) => {
+                let [f32, bf16, q8] = Precision::ALL.map(|precision| flops(&cpu, precision));
+                Ok(Self { f32, bf16, q8: Some(q8), read_bytes: read_bandwidth(&cpu)? })
+            }
+            #[cfg(feature = "cuda")]
+            Device::Gpu(gpu) => {
+                let (f32, bf16) = gpu.peak_flops()?;
+                Ok(Self { f32, bf16, q8: None, read_bytes: gpu.peak_copy()? })
+            }
+        }
     }
 
-    /// Operations of what products of that precision are made of.
-    pub fn flops(&self, precision: Precision) -> f64 {
+    /// Operations of what products of that precision are made of, where there are such.
+    pub fn flops(&self, precision: Precision) -> Option<f64> {
         match precision {
-            Precision::F32 => self.f32,
-            Precision::Bf16 => self.bf16,
+            Precision::F32 => Some(self.f32),
+            Precision::Bf16 => Some(self.bf16),
             Precision::Q8 => self.q8,
         }
     }
@@ -320,7 +329,7 @@ mod tests {
     fn a_machine_does_something_and_less_than_everything() {
         let peaks = Peaks::measure(&Cpu::new(1).unwrap()).unwrap();
         for precision in Precision::ALL {
-            assert!((1e6..1e14).contains(&peaks.flops(precision)), "{precision}: {peaks:?}");
+            assert!(peaks.flops(precision).is_some_and(|f| (1e6..1e14).contains(&f)), "{precision}: {peaks:?}");
         }
         assert!((1e8..1e13).contains(&peaks.read_bytes), "{peaks:?}");
     }

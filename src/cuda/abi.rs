@@ -75,6 +75,8 @@ pub(crate) struct Attention {
     pub(crate) head_size: i32,
     pub(crate) keys_first: i32,
     pub(crate) keys_step: i32,
+    pub(crate) form: i32,
+    pub(crate) out_form: i32,
 }
 
 #[repr(C)]
@@ -277,6 +279,16 @@ pub(crate) struct Rgb8 {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Advance {
     pub(crate) turn: Address,
+    pub(crate) turns: i32,
+    pub(crate) unused: i32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Peak {
+    pub(crate) from: Address,
+    pub(crate) to: Address,
+    pub(crate) words: i64,
     pub(crate) turns: i32,
     pub(crate) unused: i32,
 }

@@ -9,7 +9,7 @@
 //! module    PTX, compiled by the driver; its kernels, which a stream launches
 //! graph     work of a stream, recorded once and launched as one
 //! kernels   the crate's kernels, embedded or from a folder; abi: the structs that they take
-//! gpu       a GPU to compute on: a context with the kernels in it
+//! gpu       a GPU to compute on: a context with the kernels in it; peak: what it can do at most
 //! ```
 //!
 //! A context of the driver is current in a thread or it is not. Everything here makes its own context current for the
@@ -19,6 +19,7 @@
 //! Safe functions wait until the GPU is done with the host's memory. Launching a kernel is `unsafe`: nobody checks what it
 //! does with the addresses it gets.
 
+#[allow(dead_code)] // the tests of the kernels use all of it
 pub(crate) mod abi;
 mod buffer;
 mod context;
@@ -28,6 +29,7 @@ mod gpu;
 mod graph;
 mod kernels;
 mod module;
+mod peak;
 mod stream;
 
 pub use buffer::{DeviceBuffer, DevicePtr};

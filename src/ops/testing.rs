@@ -1,12 +1,20 @@
-//! A bench for one op: inputs, every instruction set of the machine, one and three threads.
+//! A bench for one op: inputs, every instruction set of the machine, one and three threads, and a GPU where there is one.
 
 use super::Op;
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
+#[cfg(feature = "cuda")]
+use crate::error::{DeviceProblem, Error};
 use crate::plan::{Arena, Builder, Cursor, Stage, View, Walker};
+#[cfg(feature = "cuda")]
+use crate::plan::{Plan, gpu::GpuPlan};
 use crate::pool::Pool;
 use crate::simd::Isa;
 use crate::tensor::{AlignedBytes, DType, Weight};
 use half::{bf16, f16};
 use proptest::test_runner::TestCaseError;
+#[cfg(feature = "cuda")]
+use std::sync::{Arc, OnceLock};
 
 /// Inputs for an op.
 pub(crate) struct Lab(pub(crate) Builder);
@@ -29,15 +37,14 @@ impl Lab {
         self.0.kept(rows, cols).unwrap()
     }
 
-    /// What the op leaves in its output, by instruction set; the same bits on any number of threads and with any
-    /// pauses.
-    pub(crate) fn run(self, op: impl Into<Op>) -> Vec<(Isa, Vec<f32>)> {
+    /// What the op leaves in its output, by what computed it; the same bits on any number of threads and with any pauses.
+    pub(crate) fn run(self, op: impl Into<Op>) -> Vec<(String, Vec<f32>)> {
         let op = op.into();
         let out = op.out().view;
         self.run_all(vec![op], out)
     }
 
-    pub(crate) fn run_all(mut self, ops: Vec<Op>, out: View) -> Vec<(Isa, Vec<f32>)> {
+    pub(crate) fn run_all(mut self, ops: Vec<Op>, out: View) -> Vec<(String, Vec<f32>)> {
         self.0.segment(Stage::Encode, 0, 1);
         ops.into_iter().for_each(|op| self.0.push(op));
         let plan = self.0.finish();
@@ -56,10 +63,43 @@ impl Lab {
             let y = one(isa, 1, false);
             let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&y), bits(&one(isa, 3, true)), "{isa}: the result depends on threads");
-            (isa, y)
+            (isa.to_string(), y)
         };
-        Isa::available().into_iter().map(all).collect()
+        let all = Isa::available().into_iter().map(all);
+        #[cfg(feature = "cuda")]
+        let all = all.chain(on_gpu(&plan, out));
+        all.collect()
     }
+}
+
+/// The GPU to test on; says aloud if there is none.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu() -> Option<&'static Gpu> {
+    static FOUND: OnceLock<Option<Gpu>> = OnceLock::new();
+    let find = || match Gpu::new(0) {
+        Ok(gpu) => Some(gpu),
+        Err(Error::Device { problem: DeviceProblem::NoDriver | DeviceProblem::NoDevice, found, .. }) => {
+            eprintln!("NOT TESTED on a GPU: {found}");
+            None
+        }
+        Err(e) => panic!("{e}"),
+    };
+    FOUND.get_or_init(find).as_ref()
+}
+
+/// What a plan leaves in `out` on the GPU, if there is one and it is not of 8-bit numbers, which GPUs do not compute with.
+#[cfg(feature = "cuda")]
+fn on_gpu(plan: &Plan, out: View) -> Option<(String, Vec<f32>)> {
+    let gpu = gpu()?;
+    let mut on_gpu = match GpuPlan::new(gpu, Arc::default(), plan) {
+        Err(Error::Device { found, .. }) if found.starts_with("q8") => return None,
+        made => made.unwrap(),
+    };
+    let mut cursor = on_gpu.start(plan).unwrap();
+    while !cursor.is_finished(plan) {
+        on_gpu.run(plan, &mut cursor, None, |_| true).unwrap();
+    }
+    Some((gpu.device().name().to_owned(), on_gpu.read(out).unwrap()))
 }
 
 /// Numbers in [-1, 1).
@@ -90,12 +130,12 @@ pub(crate) fn weight_as(dtype: DType, shape: &[usize], data: &[f32]) -> Weight {
 }
 
 /// Every element within `bound` of the exact one, absolutely; NaN is not.
-pub(crate) fn close(y: &[f32], exact: &[f64], bound: f64, isa: Isa) -> Result<(), TestCaseError> {
+pub(crate) fn close(y: &[f32], exact: &[f64], bound: f64, on: impl std::fmt::Display) -> Result<(), TestCaseError> {
     assert_eq!(y.len(), exact.len());
     for (i, (&y, &e)) in y.iter().zip(exact).enumerate() {
         let fine = (y as f64 - e).abs() <= bound;
         if !fine {
-            return Err(TestCaseError::fail(format!("{isa}: element {i}: {y}, exactly {e}, bound {bound:e}")));
+            return Err(TestCaseError::fail(format!("{on}: element {i}: {y}, exactly {e}, bound {bound:e}")));
         }
     }
     Ok(())

@@ -18,6 +18,17 @@ pub enum Device {
     Gpu(Gpu),
 }
 
+impl Device {
+    /// Threads of the processor that compute; 0 on a GPU.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Cpu(cpu) => cpu.threads(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_) => 0,
+        }
+    }
+}
+
 #[cfg(feature = "cuda")]
 impl From<Gpu> for Device {
     fn from(gpu: Gpu) -> Self {

@@ -19,6 +19,13 @@ impl Model {
         self.networks().shared.bytes()
     }
 
+    /// Bytes that GPUs have of this model for all its sessions: weights, and what sessions have made for each other. They
+    /// stay until the model and its sessions are gone.
+    #[cfg(feature = "cuda")]
+    pub fn gpu_bytes(&self) -> u64 {
+        self.networks().on_gpus.bytes()
+    }
+
     /// The plan of a [session](Model::session), without the memory to run it in: what it costs, and by
     /// [`Plan::arena_bytes`] and, if no session has made it yet, [`Plan::shared_bytes`] what it will need.
     pub fn plan(&self, batch: usize, settings: &Settings, outputs: Outputs) -> Result<Plan> {

@@ -14,6 +14,7 @@ mod lab;
 mod linear;
 mod noise;
 mod norms;
+mod peak;
 mod pixels;
 mod sum_rows;
 mod token_draw;

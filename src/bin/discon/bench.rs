@@ -1,13 +1,13 @@
 //! `discon bench`
 
-use crate::common::{CpuArgs, ModelArgs, SettingArgs, processor, within};
+use crate::common::{DeviceArgs, ModelArgs, SettingArgs, processor, within};
 use crate::interrupt::clean_up_and_exit;
 use crate::output::{line, tell};
 use crate::synth;
 use discon::peak::Peaks;
 use discon::plan::{OpProfile, Stage};
 use discon::tensor::DType;
-use discon::{Error, Image, Model, Outputs, Precision, Result, Session};
+use discon::{Device, Error, Image, Model, Outputs, Precision, Result, Session};
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 use tempfile::TempDir;
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "B", default_value_t = 1)]
     batch: usize,
     #[command(flatten)]
-    cpu: CpuArgs,
+    device: DeviceArgs,
     /// Measurements, of which the median counts
     #[arg(long, value_name = "K", default_value_t = 3)]
     repeat: usize,
@@ -71,34 +71,34 @@ struct Measured {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     within("repeat", args.repeat, 10_000)?;
-    let cpu = args.cpu.cpu()?;
     let subject = subject(args)?;
+    let mut device = args.device.device(&subject.model)?;
     let mut settings = subject.model.settings();
     args.sampling.apply(&mut settings);
     let outputs = Outputs { discrete_tokens: args.tokens, ..Outputs::IMAGE };
-    let mut session = subject.model.session(&cpu, args.batch, &settings, outputs)?;
+    let mut session = args.device.session(&subject.model, &mut device, args.batch, &settings, outputs)?;
     let measured = measure(&mut session, args, subject.model.config().classes.len())?;
-    let peaks = if args.ops { Some(Peaks::measure(&cpu)?) } else { None };
+    let peaks = if args.ops { Some(Peaks::measure(&device)?) } else { None };
     let places = session.codes().ok().and_then(|codes| codes.first().map(Vec::len)).unwrap_or(0);
-    let (seconds, processor) = (measured.seconds, processor());
+    let (seconds, machine) = (measured.seconds, Machine::of(&device));
     if args.json {
         let by_stage: Map<String, Value> =
             STAGES.iter().zip(seconds).map(|(stage, s)| (stage.name().to_owned(), json!(rounded(s)))).collect();
         let mut all = json!({
             "size": subject.name,
             "dtype": subject.model.precision().name(),
-            "device": "cpu",
+            "device": machine.kind,
             "compile": false,
             "batch": args.batch,
             "rounds": settings.rounds,
             "steps": settings.steps,
             "tokens": args.tokens.unwrap_or(places),
-            "threads": cpu.threads(),
+            "threads": device.threads(),
             "discon": env!("CARGO_PKG_VERSION"),
             "seconds": by_stage,
             "image_seconds": rounded(seconds.iter().sum()),
             "hash": format!("{:016x}", measured.hash),
-            "machine": { "cpu": processor, "isa": cpu.isa().name() },
+            "machine": machine.json,
         });
         if let Some(peaks) = &peaks {
             all["peak"] = json!(peaks);
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (name, dtype, tokens) = (&subject.name, subject.model.precision(), args.tokens.unwrap_or(places));
-    line(&format!("{name} {dtype}, {} threads, {}, {processor}", cpu.threads(), cpu.isa()))?;
+    line(&format!("{name} {dtype}, {}", machine.text))?;
     let work = format!("{} rounds, {} steps, {tokens} of {places} tokens", settings.rounds, settings.steps);
     line(&format!("batch {}, {work}; median of {}", args.batch, args.repeat))?;
     for (stage, s) in STAGES.iter().zip(seconds) {
@@ -121,6 +121,37 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => Ok(()),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The machine that was measured.
+struct Machine {
+    kind: &'static str,
+    text: String,
+    json: Value,
+}
+
+impl Machine {
+    fn of(device: &Device) -> Self {
+        match device {
+            Device::Cpu(cpu) => Self {
+                kind: "cpu",
+                text: format!("{} threads, {}, {}", cpu.threads(), cpu.isa(), processor()),
+                json: json!({ "cpu": processor(), "isa": cpu.isa().name() }),
+            },
+            #[cfg(feature = "cuda")]
+            Device::Gpu(gpu) => Self {
+                kind: "cuda",
+                text: gpu.device().name().to_owned(),
+                json: json!({
+                    "gpu": gpu.device().name(),
+                    "compute_capability": gpu.device().compute_capability().to_string(),
+                    "driver_cuda": gpu.device().driver().to_string(),
+                }),
+            },
+            // More kinds may come.
+            _ => Self { kind: "unknown", text: "unknown".to_owned(), json: Value::Null },
+        }
+    }
 }
 
 /// Finds or makes the model.
@@ -180,11 +211,11 @@ fn computes_in(op: &OpProfile, model: Precision) -> Precision {
 }
 
 fn table(ops: &[OpProfile], model: Precision, repeat: usize, peaks: &Peaks) -> Result<()> {
-    let [f32, bf16, q8] = Precision::ALL.map(|precision| peaks.flops(precision) / 1e9);
+    let has = |precision| Some(format!("{:.1} of {precision}", peaks.flops(precision)? / 1e9));
+    let flops = Precision::ALL.into_iter().filter_map(has).collect::<Vec<_>>().join(", ");
     let bandwidth = peaks.read_bytes / 1e9;
     line(&format!(
-        "\nat most {f32:.1} GFLOP/s of f32, {bf16:.1} of bf16 and {q8:.1} of q8 in registers, {bandwidth:.1} GB/s read \
-         from memory; by op, of one image batch:"
+        "\nat most {flops} GFLOP/s in registers, {bandwidth:.1} GB/s from memory; by op, of one image batch:"
     ))?;
     line("stage      op                  calls         ms        MB     MFLOP  GFLOP/s  %peak of       GB/s %peak")?;
     for op in ops {
@@ -200,7 +231,7 @@ fn table(ops: &[OpProfile], model: Precision, repeat: usize, peaks: &Peaks) -> R
             1e3 * seconds / repeat as f64,
             once(op.cost.bytes) / 1e6,
             once(op.cost.flops) / 1e6,
-            100.0 * g * 1e9 / peaks.flops(precision),
+            peaks.flops(precision).map_or(0.0, |peak| 100.0 * g * 1e9 / peak),
             precision.name(),
             100.0 * b / bandwidth,
         ))?;

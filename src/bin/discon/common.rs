@@ -1,7 +1,8 @@
 //! Options that several subcommands have.
 
+use crate::output::tell;
 use clap::Args;
-use discon::{Cpu, Error, Model, Outputs, Precision, Result, Settings};
+use discon::{Cpu, Device, Error, Model, Outputs, Precision, Result, Session, Settings};
 use std::path::{Path, PathBuf};
 
 /// The model that is found without being told.
@@ -30,12 +31,103 @@ pub(crate) struct CpuArgs {
 }
 
 impl CpuArgs {
+    fn is_given(&self) -> bool {
+        self.threads != 0 || self.isa.is_some()
+    }
+
     pub(crate) fn cpu(&self) -> Result<Cpu> {
         let cpu = Cpu::new(self.threads)?;
         match &self.isa {
             Some(name) => cpu.with_isa(name),
             None => Ok(cpu),
         }
+    }
+}
+
+/// What to compute on.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// What to compute on: cpu, cuda (the first NVIDIA GPU), cuda:N, or auto
+    ///
+    /// auto takes the first GPU that this build of discon, its driver, its memory and the model allow, and else says in a
+    /// line why not and takes the processor; it takes the processor also where --threads or --isa is given. `discon
+    /// devices` lists what there is. The pictures of a GPU differ from those of the processor by roundings.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    device: String,
+    /// Take GPU kernels from DIR/*.ptx in the place of this program's own of the same names
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "DIR")]
+    kernels: Option<PathBuf>,
+    #[command(flatten)]
+    cpu: CpuArgs,
+}
+
+impl DeviceArgs {
+    /// The device for a model.
+    pub(crate) fn device(&self, model: &Model) -> Result<Device> {
+        let ordinal = match self.device.as_str() {
+            "cpu" => return self.cpu.cpu().map(Device::from),
+            "auto" => None,
+            "cuda" => Some(0),
+            name => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+                Some(ordinal) => Some(ordinal),
+                None => return Err(Error::setting("device", "auto, cpu, cuda or cuda:N", format!("`{name}`"))),
+            },
+        };
+        match ordinal {
+            Some(ordinal) => self.gpu(ordinal),
+            None => match self.first_gpu(model) {
+                Some(Ok(gpu)) => Ok(gpu),
+                Some(Err(why)) => self.instead(&why),
+                None => self.cpu.cpu().map(Device::from),
+            },
+        }
+    }
+
+    /// A session on `device`; on the processor, where it was not asked for by name and has too little memory.
+    pub(crate) fn session(
+        &self,
+        model: &Model,
+        device: &mut Device,
+        batch: usize,
+        settings: &Settings,
+        outputs: Outputs,
+    ) -> Result<Session> {
+        match model.session(&*device, batch, settings, outputs) {
+            Err(why @ Error::Device { .. }) if self.device == "auto" => {
+                *device = self.instead(&why)?;
+                model.session(&*device, batch, settings, outputs)
+            }
+            done => done,
+        }
+    }
+
+    fn instead(&self, why: &Error) -> Result<Device> {
+        tell(&format!("discon: on the processor, since there is no GPU to use: {why}"));
+        self.cpu.cpu().map(Device::from)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn gpu(&self, ordinal: usize) -> Result<Device> {
+        use discon::cuda::{Context, Gpu};
+        let context = Context::primary(&discon::cuda::Device::open(ordinal)?)?;
+        Gpu::in_context(context, self.kernels.as_deref()).map(Device::from)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn gpu(&self, _ordinal: usize) -> Result<Device> {
+        Err(Error::setting("device", "auto or cpu: this build of discon has no CUDA (feature `cuda`)", &self.device))
+    }
+
+    /// The first GPU, or why not, where one is wanted at all.
+    fn first_gpu(&self, model: &Model) -> Option<Result<Device>> {
+        if cfg!(not(feature = "cuda")) || self.cpu.is_given() {
+            return None;
+        }
+        if model.precision() == Precision::Q8 {
+            return Some(Err(Error::input("precision of a GPU", "f32 or bf16", "q8")));
+        }
+        Some(self.gpu(0))
     }
 }
 
@@ -133,9 +225,15 @@ impl SettingArgs {
 }
 
 /// How many images at a time: all at best, fewer where that takes too much memory.
-pub(crate) fn batch(model: &Model, cpu: &Cpu, images: usize, settings: &Settings, outputs: Outputs) -> Result<usize> {
+pub(crate) fn batch(
+    model: &Model,
+    device: &Device,
+    images: usize,
+    settings: &Settings,
+    outputs: Outputs,
+) -> Result<usize> {
     let mut batch = images.min(AT_ONCE);
-    while model.plan(batch, settings, outputs)?.arena_bytes(cpu.threads()) > ARENA_BYTES && batch > 1 {
+    while model.plan(batch, settings, outputs)?.arena_bytes(device.threads()) > ARENA_BYTES && batch > 1 {
         batch = batch.div_ceil(2);
     }
     Ok(batch)

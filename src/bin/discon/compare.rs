@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let cpu = args.cpu.cpu()?;
     let reference = Model::open_as(&args.folder, Precision::F32)?;
     let settings = reference.settings();
-    let batch = batch(&reference, &cpu, args.count, &settings, Outputs::IMAGE)?;
+    let batch = batch(&reference, &(&cpu).into(), args.count, &settings, Outputs::IMAGE)?;
     let mut f32 = reference.session(&cpu, batch, &settings, Outputs::IMAGE)?;
     let open = |&precision: &Precision| Subject::open(args, precision, &cpu, batch, &settings);
     let mut subjects = precisions.iter().map(open).collect::<Result<Vec<_>>>()?;

@@ -1,6 +1,6 @@
 //! `discon generate`
 
-use crate::common::{CpuArgs, ModelArgs, SettingArgs, batch, within};
+use crate::common::{DeviceArgs, ModelArgs, SettingArgs, batch, within};
 use crate::interrupt::Interrupt;
 use crate::output::{Png, bar, scaled};
 use crate::sheet::{Sheet, default_scale};
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     discrete_temperature: Option<f64>,
     #[command(flatten)]
-    cpu: CpuArgs,
+    device: DeviceArgs,
     /// Where to: a .png file, or a folder (one that exists, or a name that ends in `/`) for a file an image, named
     /// CLASS-SEED.png
     #[arg(long, value_name = "FILE.png|DIR/")]
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     within("count", args.count, 100_000)?;
     within("scale", args.scale.unwrap_or(1), 64)?;
     let model = args.model.open()?;
-    let cpu = args.cpu.cpu()?;
+    let mut device = args.device.device(&model)?;
     let settings = args.settings(&model);
     let jobs = args.jobs(&model)?;
     let outputs = match (args.discrete_only, &args.preview) {
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (false, None) => Outputs::IMAGE,
     };
     // Everything that can be wrong with the request is found before the work.
-    let batch = batch(&model, &cpu, jobs.len(), &settings, outputs)?;
+    let batch = batch(&model, &device, jobs.len(), &settings, outputs)?;
     let folder =
         args.out.is_dir() || args.out.as_os_str().to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]);
     let sheet = Layout::new(args, &model, &jobs, folder && args.preview.is_none())?;
@@ -127,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let session = match &mut session {
             Some(session) if jobs.len() == batch => session,
             // The first, or the rest that fills no whole batch.
-            other => other.insert(model.session(&cpu, jobs.len(), &settings, outputs)?),
+            other => other.insert(args.device.session(&model, &mut device, jobs.len(), &settings, outputs)?),
         };
         work.make(session, jobs, |coarse| {
             let Some(path) = &args.preview else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! `discon reconstruct`
 
-use crate::common::{CpuArgs, ModelArgs, within};
+use crate::common::{DeviceArgs, ModelArgs, within};
 use crate::output::{Png, line};
 use crate::sheet::{Sheet, default_scale};
 use discon::{Error, Image, Result};
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    cpu: CpuArgs,
+    device: DeviceArgs,
     /// The file to write
     #[arg(long, value_name = "FILE.png")]
     out: PathBuf,
@@ -40,7 +40,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     within("scale", args.scale.unwrap_or(1), 64)?;
     let model = args.model.open()?;
-    let cpu = args.cpu.cpu()?;
+    let device = args.device.device(&model)?;
     let out = Png::create(&args.out)?;
     let size = model.image_size();
     let (mut names, mut pictures) = (Vec::new(), Vec::new());
@@ -54,8 +54,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             ),
             other => other,
         };
-        let discrete = model.reconstruct_discrete(&cpu, &image).map_err(named)?;
-        let continuous = model.reconstruct(&cpu, &image).map_err(named)?;
+        let discrete = model.reconstruct_discrete(&device, &image).map_err(named)?;
+        let continuous = model.reconstruct(&device, &image).map_err(named)?;
         let (vq, vae) = (image.psnr(&discrete)?, image.psnr(&continuous)?);
         line(&format!("{}: VQ {vq:.2} dB, VAE {vae:.2} dB", path.display()))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

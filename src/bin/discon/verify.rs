@@ -1,6 +1,6 @@
 //! `discon verify`
 
-use crate::common::{CpuArgs, PrecisionArgs};
+use crate::common::{DeviceArgs, PrecisionArgs};
 use crate::output::{line, tell};
 use discon::verify::{CaseReport, verify};
 use discon::{Error, Result};
@@ -22,17 +22,17 @@ pub(crate) struct Args {
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
-    cpu: CpuArgs,
+    device: DeviceArgs,
     /// Tell also how much of each bound is used, the largest absolute difference, and the worst case of each kind
     #[arg(long)]
     tolerance_report: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let cpu = args.cpu.cpu()?;
     let mut written = Ok(());
     let model = args.precision.open(&args.folder)?;
-    let cases = verify(&model, &args.folder, &cpu, &mut |case| {
+    let device = args.device.device(&model)?;
+    let cases = verify(&model, &args.folder, &device, &mut |case| {
         if written.is_ok() {
             written = line(&describe(case, args.tolerance_report));
         }

@@ -1,6 +1,5 @@
 use super::*;
 use crate::ops::testing::{Lab, close, numbers};
-use crate::simd::Isa;
 use half::bf16;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -33,7 +32,7 @@ impl Case {
     }
 
     /// By instruction set.
-    fn run(self, q: &[f32], kv: &[f32]) -> Vec<(Isa, Vec<f32>)> {
+    fn run(self, q: &[f32], kv: &[f32]) -> Vec<(String, Vec<f32>)> {
         let (mut lab, width, groups) = (Lab::new(), self.width(), self.groups);
         let q = lab.input(groups * self.queries, width, q).grouped(groups);
         let kv = lab.input(groups * self.len(), 2 * width, kv).grouped(groups);

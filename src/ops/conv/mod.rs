@@ -207,7 +207,29 @@ impl Kernel for Conv {
 #[cfg(feature = "cuda")]
 impl super::Launch for Conv {
     fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
-        todo!()
+        let norm = self.norm.as_ref();
+        let pixels = |n| small("pixels", n);
+        let p = abi::Conv {
+            turn: to.turn(),
+            x: to.view(&self.x)?,
+            factors: to.maybe(norm.map(|norm| &norm.factors))?,
+            out: to.view(&self.out)?,
+            w: to.taps(&self.filter, self.out.cols())?,
+            epilogue: self.epilogue.on(to, Form::Numbers)?,
+            partial: 0,
+            tickets: 0,
+            activation: norm.map_or(Activation::Identity, |norm| norm.activation) as i32,
+            form: 0,
+            cin: small("channels", self.x.cols())?,
+            width: pixels(self.width)?,
+            kernel: pixels(self.kernel)?,
+            stride: pixels(self.stride)?,
+            padding: pixels(self.padding)?,
+            upsample: i32::from(self.upsample),
+            out_width: pixels(self.out_width)?,
+            splits: 1,
+        };
+        to.call("conv", "conv_f32", [1, 1, 1], p)
     }
 }
 
