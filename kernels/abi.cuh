@@ -102,6 +102,15 @@ struct HeadNormParams {
 };
 static_assert(sizeof(HeadNormParams) == 96, "the host mirrors this");
 
+struct NormLinearParams {
+    LinearParams linear; // of the norm of its x
+    const float* weight; // [K], or null
+    const float* bias;   // [K]
+    View shift;          // [M, K]; base null: none
+    View scale;          // [M, K]
+};
+static_assert(sizeof(NormLinearParams) == 256, "the host mirrors this");
+
 enum { MOST_HEAD_NORMS = 3 };
 
 struct HeadNormsParams {

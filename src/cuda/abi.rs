@@ -93,6 +93,16 @@ pub(crate) struct LayerNorm {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct NormLinear {
+    pub(crate) linear: Linear,
+    pub(crate) weight: Address,
+    pub(crate) bias: Address,
+    pub(crate) shift: View,
+    pub(crate) scale: View,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(crate) struct HeadNorm {
     pub(crate) turn: Address,
     pub(crate) x: View,
