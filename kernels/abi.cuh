@@ -104,6 +104,15 @@ struct HeadNormParams {
 };
 static_assert(sizeof(HeadNormParams) == 96, "the host mirrors this");
 
+struct NormLinearParams {
+    LinearParams linear; // of the norm of its x
+    const float* weight; // [K], or null
+    const float* bias;   // [K]
+    View shift;          // [M, K]; base null: none
+    View scale;          // [M, K]
+};
+static_assert(sizeof(NormLinearParams) == 256, "the host mirrors this");
+
 enum { MOST_HEAD_NORMS = 3 };
 
 struct HeadNormsParams {
@@ -127,7 +136,7 @@ struct Source {
 };
 static_assert(sizeof(Source) == 88, "the host mirrors this");
 
-enum { MOST_SOURCES = 6 };
+enum { MOST_SOURCES = 8 };
 
 struct SumRowsParams {
     const int* turn;
@@ -136,7 +145,7 @@ struct SumRowsParams {
     int activation;
     Source sources[MOST_SOURCES];
 };
-static_assert(sizeof(SumRowsParams) == 48 + 6 * 88, "the host mirrors this");
+static_assert(sizeof(SumRowsParams) == 48 + 8 * 88, "the host mirrors this");
 
 struct NoiseParams {
     const int* turn;

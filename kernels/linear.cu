@@ -10,7 +10,7 @@
 //   linear_few_f32   grid (panels); x numbers
 // `partial` lies on 16 bytes. Several splits are for products whose tiles do not fill the device.
 
-#include "product.cuh"
+#include "few.cuh"
 
 using Large = Tile<128, 128, 64, 64, 3>;
 using Small = Tile<64, 64, 32, 32, 4>;
@@ -61,78 +61,11 @@ KERNEL(linear_f32, 256, LinearParams) {
     store_f32(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.x), p.w.skip, m0, c0, sums);
 }
 
-// Line `line` of a row, which may be absent, as a word of pairs.
-DEVICE unsigned pair_of_row(const unsigned* row, int form, int line, int k) {
-    if (!row || 2 * line >= k) return 0;
-    if (form == PAIRS) return row[line];
-    const float* x = (const float*)row;
-    return bf16_pair(x[2 * line], 2 * line + 1 < k ? x[2 * line + 1] : 0.0f);
-}
-
-enum { FEW_WARPS = 8, FEW_STEPS = 4, FEW_ROW = 36 };
-
-// Two panels a block. The warps share out the lines, 8 at a time. A thread loads four outputs of a line at once, so of the
-// four products that it takes part in, product j has as its column g output 4 g + j of the 32.
 KERNEL(linear_few_bf16, BOUNDS(FEW_WARPS * 32, 2), LinearParams) {
-    SHARED(float, parts, FEW_WARPS * 16 * FEW_ROW);
+    SHARED(float, parts, FEW_PARTS);
     SHARED(unsigned, last, 1);
-    const int turn = turn_now(p.turn), thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-    const int g = lane / 4, q = lane % 4, rows = count(p.x), k = p.w.k;
-    const int lines = packed_lines(p.w), panel = blockIdx.x * 2 + g / 4;
-    const bool there = panel < packed_panels(p.w);
-    const unsigned* panel_at = p.w.words + (there ? (long long)panel * lines * 16 + g % 4 * 4 : 0);
-    const unsigned* upper = g < rows ? row_of<const unsigned>(p.x, turn, g) : nullptr;
-    const unsigned* lower = g + 8 < rows ? row_of<const unsigned>(p.x, turn, g + 8) : nullptr;
-
-    float sums[4][4] = {};
-    const int steps = pieces(lines, 8), stride = FEW_WARPS * p.splits;
-    for (int step = blockIdx.y * FEW_WARPS + warp; step < steps; step += stride * FEW_STEPS) {
-        unsigned b[FEW_STEPS][2][4];
-#pragma unroll
-        for (int s = 0; s < FEW_STEPS; s++) {
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int line = (step + s * stride) * 8 + h * 4 + q;
-                if (there && line < lines)
-                    load_once(b[s][h], panel_at + (long long)line * 16);
-                else
-                    b[s][h][0] = b[s][h][1] = b[s][h][2] = b[s][h][3] = 0;
-            }
-        }
-#pragma unroll
-        for (int s = 0; s < FEW_STEPS; s++) {
-            const int line = (step + s * stride) * 8 + q;
-            const unsigned a[4] = {
-                pair_of_row(upper, p.form, line, k), pair_of_row(lower, p.form, line, k),
-                pair_of_row(upper, p.form, line + 4, k), pair_of_row(lower, p.form, line + 4, k)
-            };
-#pragma unroll
-            for (int j = 0; j < 4; j++) mma(sums[j], a, b[s][0][j], b[s][1][j]);
-        }
-    }
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-        float* to = parts + (warp * 16 + g + r / 2 * 8) * FEW_ROW + (2 * q + r % 2) * 4;
-        *(float4*)to = {sums[0][r], sums[1][r], sums[2][r], sums[3][r]};
-    }
-    __syncthreads();
-    // The warps' sums, then the splits', are added in their order: the result does not depend on who was first.
-    const int row = thread / 8, column = thread % 8 * 4;
-    float4 all[1] = {{0.0f, 0.0f, 0.0f, 0.0f}};
-    for (int i = 0; i < FEW_WARPS && row < 16; i++) {
-        const float4 more = *(const float4*)(parts + (i * 16 + row) * FEW_ROW + column);
-        all[0].x += more.x, all[0].y += more.y, all[0].z += more.z, all[0].w += more.w;
-    }
-    if (p.splits > 1) {
-        float* partial = p.partial + (long long)blockIdx.x * p.splits * 512;
-        if (!join_splits<1, 128>(all, partial, p.tickets + blockIdx.x, blockIdx.y, p.splits, last)) return;
-    }
-    if (row >= rows) return;
-    const Store store{p.epilogue, p.out, turn, p.w.rows};
-    const int n = blockIdx.x * 32 + column - p.w.skip;
-    float y[4] = {all[0].x, all[0].y, all[0].z, all[0].w}, bias[4];
-    store.bias(bias, n);
-    store.four(row, n, y, bias);
+    FewRows rows(p);
+    few_bf16(p, rows, parts, last);
 }
 
 // A panel a block: 16 outputs by 16 runs of lines.

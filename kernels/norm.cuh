@@ -32,68 +32,85 @@ struct NormFactors {
     }
 };
 
-// Normalises a row by THREADS threads, of which this is number `thread`; `sum` adds a number up over all of them. A thread
-// takes every THREADS-th four of the row and keeps the first HELD of them in registers; what lies behind is read again for
-// each pass. EARLY: the factors of these fours are on their way while the sums are made.
-template <int THREADS, int HELD, bool EARLY, class Sum> DEVICE void normalise(const NormRow& r, int thread, Sum sum) {
-    const int first = thread * 4, behind = THREADS * HELD * 4;
-    float held[HELD][4];
-    NormFactors factors[EARLY ? HELD : 1];
+// A thread takes every THREADS-th four of a row and keeps the first HELD of them in registers; what lies behind is read
+// again for each pass.
+template <int THREADS, int HELD> DEVICE void hold(float (&held)[HELD][4], const float* x, int cols, bool aligned, int thread) {
 #pragma unroll
-    for (int h = 0; h < HELD; h++) load_numbers(held[h], r.x, first + h * THREADS * 4, r.cols, r.x_aligned);
-    if constexpr (EARLY) {
-#pragma unroll
-        for (int h = 0; h < HELD; h++) factors[h].load(r, first + h * THREADS * 4);
-    }
+    for (int h = 0; h < HELD; h++) load_numbers(held[h], x, (thread + h * THREADS) * 4, cols, aligned);
+}
 
+// Mean of a row, and the reciprocal of its deviation, in two passes; `sum` adds a number up over all threads.
+template <int THREADS, int HELD, class Sum>
+DEVICE void moments(
+    const float (&held)[HELD][4], const float* row, int cols, bool aligned, int thread, Sum sum, float& mean, float& rstd
+) {
+    const int first = thread * 4, behind = THREADS * HELD * 4;
     float part = 0.0f;
     auto add = [&](const float(&x)[4]) { part += (x[0] + x[1]) + (x[2] + x[3]); };
 #pragma unroll
     for (int h = 0; h < HELD; h++) add(held[h]);
-    for (int k = first + behind; k < r.cols; k += THREADS * 4) {
+    for (int k = first + behind; k < cols; k += THREADS * 4) {
         float x[4];
-        load_numbers(x, r.x, k, r.cols, r.x_aligned);
+        load_numbers(x, row, k, cols, aligned);
         add(x);
     }
-    const float mean = sum(part) / (float)r.cols;
+    mean = sum(part) / (float)cols;
 
     part = 0.0f;
     auto add_square = [&](const float(&x)[4], int k) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float d = k + i < r.cols ? x[i] - mean : 0.0f;
+            const float d = k + i < cols ? x[i] - mean : 0.0f;
             part = fmaf(d, d, part);
         }
     };
 #pragma unroll
     for (int h = 0; h < HELD; h++) add_square(held[h], first + h * THREADS * 4);
-    for (int k = first + behind; k < r.cols; k += THREADS * 4) {
+    for (int k = first + behind; k < cols; k += THREADS * 4) {
         float x[4];
-        load_numbers(x, r.x, k, r.cols, r.x_aligned);
+        load_numbers(x, row, k, cols, aligned);
         add_square(x, k);
     }
-    const float rstd = 1.0f / sqrtf(sum(part) / (float)r.cols + EPSILON);
+    rstd = 1.0f / sqrtf(sum(part) / (float)cols + EPSILON);
+}
+
+// Normalises a row by THREADS threads, of which this is number `thread`. EARLY: the factors of the fours that are held are
+// on their way while the sums are made. Of the fours only rounds are written that are wanted(round).
+template <int THREADS, int HELD, bool EARLY, class Sum, class Wanted>
+DEVICE void normalise(const NormRow& r, int thread, Sum sum, Wanted wanted) {
+    const int first = thread * 4, behind = THREADS * HELD * 4;
+    float held[HELD][4], mean, rstd;
+    NormFactors factors[EARLY ? HELD : 1];
+    hold<THREADS>(held, r.x, r.cols, r.x_aligned, thread);
+    if constexpr (EARLY) {
+#pragma unroll
+        for (int h = 0; h < HELD; h++) factors[h].load(r, first + h * THREADS * 4);
+    }
+    moments<THREADS>(held, r.x, r.cols, r.x_aligned, thread, sum, mean, rstd);
 
     auto finish = [&](float(&x)[4], const NormFactors& f, int k) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float y = fmaf((x[i] - mean) * rstd, f.weight[i], f.bias[i]);
-            x[i] = fmaf(y, 1.0f + f.scale[i], f.shift[i]);
-        }
+        for (int i = 0; i < 4; i++)
+            x[i] = fmaf(fmaf((x[i] - mean) * rstd, f.weight[i], f.bias[i]), 1.0f + f.scale[i], f.shift[i]);
         store_four(r.out, r.form, k, r.cols, r.out_aligned, x);
     };
 #pragma unroll
     for (int h = 0; h < HELD; h++) {
         const int k = first + h * THREADS * 4;
-        if (k >= r.cols) break;
+        if (k >= r.cols || !wanted(h)) continue;
         if constexpr (!EARLY) factors[0].load(r, k);
         finish(held[h], factors[EARLY ? h : 0], k);
     }
     for (int k = first + behind; k < r.cols; k += THREADS * 4) {
+        if (!wanted(k / (THREADS * 4))) continue;
         float x[4];
         NormFactors f;
         load_numbers(x, r.x, k, r.cols, r.x_aligned);
         f.load(r, k);
         finish(x, f, k);
     }
+}
+
+template <int THREADS, int HELD, bool EARLY, class Sum> DEVICE void normalise(const NormRow& r, int thread, Sum sum) {
+    normalise<THREADS, HELD, EARLY>(r, thread, sum, [](int) { return true; });
 }

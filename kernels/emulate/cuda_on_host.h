@@ -210,6 +210,9 @@ inline void launch(std::function<void()> body, const unsigned* grid, unsigned th
 #define DEVICE inline
 
 // Aligned as on the device: the undefined-behaviour sanitizer looks.
+struct alignas(8) float2 {
+    float x, y;
+};
 struct alignas(16) float4 {
     float x, y, z, w;
 };

@@ -95,6 +95,16 @@ pub(crate) struct LayerNorm {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct NormLinear {
+    pub(crate) linear: Linear,
+    pub(crate) weight: Address,
+    pub(crate) bias: Address,
+    pub(crate) shift: View,
+    pub(crate) scale: View,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(crate) struct HeadNorm {
     pub(crate) turn: Address,
     pub(crate) x: View,
@@ -135,7 +145,7 @@ pub(crate) struct SumRows {
     pub(crate) out: View,
     pub(crate) count: i32,
     pub(crate) activation: i32,
-    pub(crate) sources: [Source; 6],
+    pub(crate) sources: [Source; 8],
 }
 
 #[repr(C)]

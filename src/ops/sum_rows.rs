@@ -156,7 +156,7 @@ impl Job for Apply<'_> {
 #[cfg(feature = "cuda")]
 impl super::Launch for SumRows {
     fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
-        let mut sources = [abi::Source::NONE; 6];
+        let mut sources = [abi::Source::NONE; 8];
         assert!(self.sources.len() <= sources.len(), "{} sources", self.sources.len());
         for (to_source, source) in sources.iter_mut().zip(&self.sources) {
             *to_source = source.on(to)?;

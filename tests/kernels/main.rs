@@ -13,6 +13,7 @@ mod group_norm;
 mod lab;
 mod linear;
 mod noise;
+mod norm_linear;
 mod norms;
 mod peak;
 mod pixels;
