@@ -17,6 +17,8 @@ mod walker;
 
 pub use arena::{Arena, Cx, WorkerMemory};
 pub use builder::Builder;
+#[cfg(feature = "cuda")]
+pub use gpu::{GpuPlan, Resident};
 pub use shared::{Key, SharedBlock, Store};
 pub use step::Step;
 pub use view::{Space, View};

@@ -96,6 +96,8 @@ fn rows_tables_and_broadcasts_add_up_in_their_order() {
                         of_table(TABLE_FROM, 1, 0, ids.view()),
                         fifth,
                         of_table(TABLE_GROUP, 5, 0, View::NONE),
+                        NONE,
+                        NONE,
                     ],
                 };
                 launch("sum_rows", "sum_rows", &params, [1 + case % 3, 1, 1], order);

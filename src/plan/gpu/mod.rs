@@ -8,7 +8,8 @@ mod launcher;
 mod weights;
 
 pub(crate) use launcher::{Launcher, Splits, small};
-pub(crate) use weights::{Resident, Residents};
+pub use weights::Resident;
+pub(crate) use weights::Residents;
 
 use super::shared::{Block, Maker};
 use super::{Cursor, Plan, Profile, Segment, SharedBlock, Space, View};
@@ -24,7 +25,7 @@ const IN_FLIGHT: usize = 2;
 
 /// A plan's memory on a GPU, and its launches.
 #[derive(Debug)]
-pub(crate) struct GpuPlan {
+pub struct GpuPlan {
     gpu: Gpu,
     stream: Stream,
     segments: Vec<Recorded>,
@@ -61,7 +62,7 @@ fn place<T: Pod>(buffer: &DeviceBuffer<T>) -> Place {
 impl GpuPlan {
     /// Memory for `plan` on `gpu`, with the plan's constants in place, and its launches. Weights that `resident` has not
     /// yet are brought there; so are shared blocks, by the first plan that runs.
-    pub(crate) fn new(gpu: &Gpu, resident: Arc<Resident>, plan: &Plan) -> Result<Self> {
+    pub fn new(gpu: &Gpu, resident: Arc<Resident>, plan: &Plan) -> Result<Self> {
         let (stream, context) = (gpu.stream()?, gpu.context());
         let mut kept = DeviceBuffer::zeroed(&stream, "the arena", plan.kept_words)?;
         for (at, words) in &plan.constants {
@@ -138,7 +139,7 @@ impl GpuPlan {
     }
 
     /// Bytes on the GPU that nobody else has.
-    pub(crate) fn own_bytes(&self) -> u64 {
+    pub fn own_bytes(&self) -> u64 {
         let blocks = self.blocks.iter().filter(|b| b.is_own()).map(|b| b.memory().bytes());
         let rest = [self.kept.bytes(), self.scratch.bytes(), self.partial.bytes(), self.tickets.bytes()];
         blocks.chain(rest).sum::<usize>() as u64
@@ -153,7 +154,7 @@ impl GpuPlan {
     }
 
     /// Puts an input in place. Panics if the view is not dense, of another size, or shared.
-    pub(crate) fn write<T: Pod>(&mut self, view: View, data: &[T]) -> Result<()> {
+    pub fn write<T: Pod>(&mut self, view: View, data: &[T]) -> Result<()> {
         let words: &[u32] = bytemuck::cast_slice(data);
         assert!(view.is_dense() && view.span(0).len() == words.len(), "{view:?}");
         let buffer = match view.space {
@@ -165,7 +166,7 @@ impl GpuPlan {
     }
 
     /// The rows of a view, one behind the other.
-    pub(crate) fn read<T: Pod>(&self, view: View) -> Result<Vec<T>> {
+    pub fn read<T: Pod>(&self, view: View) -> Result<Vec<T>> {
         let span = view.span(0);
         let mut words = vec![T::zeroed(); span.len()];
         self.buffer(view.space).read(&self.stream, span.start, bytemuck::cast_slice_mut::<T, u32>(&mut words))?;
@@ -175,7 +176,7 @@ impl GpuPlan {
     }
 
     /// The bytes of pictures `[B, P, 3]`, nominally from `low` to `high`; `P * 3` of them a picture.
-    pub(crate) fn rgb8(&self, view: View, (low, high): (f32, f32)) -> Result<Vec<Vec<u8>>> {
+    pub fn rgb8(&self, view: View, (low, high): (f32, f32)) -> Result<Vec<Vec<u8>>> {
         let l = view.layout;
         let (bytes, row) = (l.rows * 3, (l.rows * 3).div_ceil(4));
         let buffer = DeviceBuffer::<u32>::new(self.gpu.context(), "pictures", l.groups * row)?;
@@ -203,7 +204,7 @@ impl GpuPlan {
     }
 
     /// Where a new run starts: at the first segment whose shared block is not there.
-    pub(crate) fn start(&mut self, plan: &Plan) -> Result<Cursor> {
+    pub fn start(&mut self, plan: &Plan) -> Result<Cursor> {
         self.turn.fill_zeros(&self.stream)?;
         let mut cursor = Cursor::default();
         cursor.pass_made(plan, |block| self.blocks[block].is_ready());
@@ -212,7 +213,7 @@ impl GpuPlan {
 
     /// Runs from `cursor` on, until the plan's end or until `pause` says so, asked after each turn of a segment is on its
     /// way; the GPU is through with what was asked for when this returns.
-    pub(crate) fn run(
+    pub fn run(
         &mut self,
         plan: &Plan,
         cursor: &mut Cursor,

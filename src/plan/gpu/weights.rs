@@ -33,7 +33,7 @@ impl Residents {
 
 /// A model's weights on one GPU, each brought there when a plan first needs it, and its finished shared blocks.
 #[derive(Debug, Default)]
-pub(crate) struct Resident {
+pub struct Resident {
     weights: Mutex<HashMap<Source, Uploaded>>,
     pub(super) blocks: Store<DeviceBuffer<u32>>,
 }
