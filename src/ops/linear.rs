@@ -5,6 +5,8 @@
 //! Bytes: every operand once. FLOPs: 2 M N K.
 
 #[cfg(feature = "cuda")]
+use super::LayerNorm;
+#[cfg(feature = "cuda")]
 use super::on_gpu::{Launcher, Result, Splits, abi, small};
 use super::product::{Epilogue, Input, Operand, Rows, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
@@ -162,15 +164,11 @@ impl OnGpu {
 }
 
 #[cfg(feature = "cuda")]
-impl super::Launch for Linear {
-    fn splits(&self) -> Splits {
-        OnGpu::of(self).memory
-    }
-
-    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
-        let OnGpu { kernel, grid, splits, memory } = OnGpu::of(self);
-        let [partial, tickets] = to.splits(memory);
-        let p = abi::Linear {
+impl Linear {
+    /// As the kernel takes it.
+    fn on(&self, to: &Launcher<'_>, OnGpu { splits, memory, .. }: &OnGpu) -> Result<abi::Linear> {
+        let [partial, tickets] = to.splits(*memory);
+        Ok(abi::Linear {
             turn: to.turn(),
             x: to.view(&self.x.view)?,
             out: to.view(&self.out.view)?,
@@ -179,9 +177,37 @@ impl super::Launch for Linear {
             partial,
             tickets,
             form: to.form(self.x.form)?,
-            splits: small("runs of K", splits)?,
-        };
-        to.call("linear", kernel, grid, p)
+            splits: small("runs of K", *splits)?,
+        })
+    }
+
+    /// Whether [`Linear::launch_normed`] takes the two.
+    pub(crate) fn takes(&self, norm: &LayerNorm) -> bool {
+        /// Numbers of a row that the kernel has room for.
+        const MOST: usize = 1472;
+        let few = OnGpu::of(self).kernel == "linear_few_bf16";
+        few && norm.out == self.x && self.x.form == Form::Pairs && norm.x.cols() <= MOST
+    }
+
+    /// The product of what `norm` leaves, in one launch with it. That is left nowhere else.
+    pub(crate) fn launch_normed(&self, norm: &LayerNorm, to: &mut Launcher<'_>) -> Result<()> {
+        let on = OnGpu::of(self);
+        let abi::LayerNorm { x, weight, bias, shift, scale, .. } = norm.on(to)?;
+        let linear = abi::Linear { x, form: 0, ..self.on(to, &on)? };
+        to.call("norm_linear", "norm_linear_few_bf16", on.grid, abi::NormLinear { linear, weight, bias, shift, scale })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for Linear {
+    fn splits(&self) -> Splits {
+        OnGpu::of(self).memory
+    }
+
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let on = OnGpu::of(self);
+        let p = self.on(to, &on)?;
+        to.call("linear", on.kernel, on.grid, p)
     }
 }
 
