@@ -8,6 +8,7 @@ use crate::plan::{Space, View};
 use crate::tensor::{Filter, Form, Format, Matrix, Weight};
 use bytemuck::Pod;
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -167,7 +168,7 @@ impl Launcher<'_> {
             Format::F32 => 0,
             Format::Wide => 1,
             Format::Bf16 => 2,
-            Format::Q8 => return Err(self.no_q8(&format!("`{}`", w.name()))),
+            Format::Q8 => return Err(self.unsupported(&format!("`{}`", w.name()), "f32 or bf16", "q8")),
         };
         let start = self.resident.weight(self.stream, w.name(), w.stored(), w.held())?;
         let first = w.panels(0..w.rows()).start * w.panel_words();
@@ -198,16 +199,17 @@ impl Launcher<'_> {
         match form {
             Form::Numbers => Ok(0),
             Form::Pairs => Ok(1),
-            Form::Blocks => Err(self.no_q8("rows of blocks")),
+            Form::Blocks => Err(self.unsupported("rows of blocks", "f32 or bf16", "q8")),
         }
     }
 
-    fn no_q8(&self, what: &str) -> Error {
+    /// The error of what the kernels do not do.
+    pub(crate) fn unsupported(&self, what: &str, expected: &str, found: impl Display) -> Error {
         Error::Device {
-            problem: DeviceProblem::Kernel,
+            problem: DeviceProblem::Unsupported,
             what: format!("{what} on {}", self.gpu.device().name()),
-            expected: "f32 or bf16".to_owned(),
-            found: "q8, which runs on the CPU only".to_owned(),
+            expected: expected.to_owned(),
+            found: format!("{found}, which only the processor computes"),
         }
     }
 
