@@ -20,6 +20,12 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The kernel.
+    #[cfg(test)]
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Puts the launch into `stream`.
     ///
     /// # Safety
