@@ -6,8 +6,9 @@
 //                                                       `splits`, a tile takes 4096 floats of `partial` times splits
 //   linear_f32                                          tiles of 64 x 64; x numbers, weights f32 or widened bf16
 // At most 16 rows, every weight read once:
-//   linear_few_bf16  grid (ceil(panels / 2), splits); a tile takes 512 floats of `partial` times splits
-//   linear_few_f32   grid (panels); x numbers
+//   linear_few_bf16     grid (ceil(panels / 2), splits); a tile takes 512 floats of `partial` times splits
+//   linear_few_bf16_32  the same for at most 32 rows; a tile takes 1024
+//   linear_few_f32      grid (panels); x numbers
 // `partial` lies on 16 bytes. Several splits are for products whose tiles do not fill the device.
 
 #include "few.cuh"
@@ -61,11 +62,21 @@ KERNEL(linear_f32, 256, LinearParams) {
     store_f32(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.x), p.w.skip, m0, c0, sums);
 }
 
+template <int TILES> DEVICE void few_rows(const LinearParams& p, float* parts, unsigned* last) {
+    FewRows<TILES> rows(p);
+    few_bf16<TILES>(p, rows, parts, last);
+}
+
 KERNEL(linear_few_bf16, BOUNDS(FEW_WARPS * 32, 2), LinearParams) {
-    SHARED(float, parts, FEW_PARTS);
+    SHARED(float, parts, few_parts(1));
     SHARED(unsigned, last, 1);
-    FewRows rows(p);
-    few_bf16(p, rows, parts, last);
+    few_rows<1>(p, parts, last);
+}
+
+KERNEL(linear_few_bf16_32, BOUNDS(FEW_WARPS * 32, 2), LinearParams) {
+    SHARED(float, parts, few_parts(2));
+    SHARED(unsigned, last, 1);
+    few_rows<2>(p, parts, last);
 }
 
 // A panel a block: 16 outputs by 16 runs of lines.

@@ -75,9 +75,10 @@ DEVICE void moments(
 }
 
 // Normalises a row by THREADS threads, of which this is number `thread`. EARLY: the factors of the fours that are held are
-// on their way while the sums are made. Of the fours only rounds are written that are wanted(round).
-template <int THREADS, int HELD, bool EARLY, class Sum, class Wanted>
-DEVICE void normalise(const NormRow& r, int thread, Sum sum, Wanted wanted) {
+// on their way while the sums are made. Round i of the fours
+// is written where round to(i) would lie, or not at all where that is negative.
+template <int THREADS, int HELD, bool EARLY, class Sum, class To>
+DEVICE void normalise(const NormRow& r, int thread, Sum sum, To to) {
     const int first = thread * 4, behind = THREADS * HELD * 4;
     float held[HELD][4], mean, rstd;
     NormFactors factors[EARLY ? HELD : 1];
@@ -92,17 +93,18 @@ DEVICE void normalise(const NormRow& r, int thread, Sum sum, Wanted wanted) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
             x[i] = fmaf(fmaf((x[i] - mean) * rstd, f.weight[i], f.bias[i]), 1.0f + f.scale[i], f.shift[i]);
-        store_four(r.out, r.form, k, r.cols, r.out_aligned, x);
+        const int round = k / (THREADS * 4), bytes = THREADS * (r.form == PAIRS ? 8 : 16);
+        store_four((char*)r.out + (to(round) - round) * bytes, r.form, k, r.cols, r.out_aligned, x);
     };
 #pragma unroll
     for (int h = 0; h < HELD; h++) {
         const int k = first + h * THREADS * 4;
-        if (k >= r.cols || !wanted(h)) continue;
+        if (k >= r.cols || to(h) < 0) continue;
         if constexpr (!EARLY) factors[0].load(r, k);
         finish(held[h], factors[EARLY ? h : 0], k);
     }
     for (int k = first + behind; k < r.cols; k += THREADS * 4) {
-        if (!wanted(k / (THREADS * 4))) continue;
+        if (to(k / (THREADS * 4)) < 0) continue;
         float x[4];
         NormFactors f;
         load_numbers(x, r.x, k, r.cols, r.x_aligned);
@@ -112,5 +114,5 @@ DEVICE void normalise(const NormRow& r, int thread, Sum sum, Wanted wanted) {
 }
 
 template <int THREADS, int HELD, bool EARLY, class Sum> DEVICE void normalise(const NormRow& r, int thread, Sum sum) {
-    normalise<THREADS, HELD, EARLY>(r, thread, sum, [](int) { return true; });
+    normalise<THREADS, HELD, EARLY>(r, thread, sum, [](int round) { return round; });
 }

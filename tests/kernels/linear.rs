@@ -37,13 +37,17 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
     }
     let panels = w.panels(0..n).len();
     let grid = match kernel {
-        "linear_few_bf16" => [panels.div_ceil(2), splits, 1],
+        "linear_few_bf16" | "linear_few_bf16_32" => [panels.div_ceil(2), splits, 1],
         "linear_few_f32" => [panels, 1, 1],
         "linear_bf16_numbers" | "linear_bf16_pairs" => [panels.div_ceil(8), m.div_ceil(128), 1],
         "linear_f32" => [panels.div_ceil(4), m.div_ceil(64), 1],
         _ => [panels.div_ceil(4), m.div_ceil(64), splits],
     };
-    let (tickets, tile) = if kernel == "linear_few_bf16" { (grid[0], 512) } else { (grid[0] * grid[1], 4096) };
+    let (tickets, tile) = match kernel {
+        "linear_few_bf16" => (grid[0], 512),
+        "linear_few_bf16_32" => (grid[0], 1024),
+        _ => (grid[0] * grid[1], 4096),
+    };
     let y = both(|order| {
         let place = LIES[lie];
         let lay = if x_pairs { Buffer::pairs } else { Buffer::numbers };
@@ -147,6 +151,17 @@ fn products_of_few_rows() {
             check("linear_few_bf16", Format::Bf16, false, case);
             check("linear_few_f32", Format::F32, false, case);
             check("linear_few_f32", Format::Wide, false, case);
+        }
+    }
+}
+
+#[test]
+fn products_of_rows_that_are_not_quite_few() {
+    if can_run() {
+        let widths = [WIDTHS.as_slice(), &[(35, 1300, 5), (48, 2100, 0)]].concat();
+        for case in cases(&[1, 17, 24, 32], &widths) {
+            check("linear_few_bf16_32", Format::Bf16, true, case);
+            check("linear_few_bf16_32", Format::Bf16, false, case);
         }
     }
 }

@@ -35,12 +35,13 @@ fn both_ways(case: Case, order: Order) -> [Vec<f32>; 2] {
         form: 1,
         unused: 0,
     };
+    let more = if m > 16 { "_32" } else { "" };
     let tiles = w.panels(0..n).len().div_ceil(2);
     let epilogue = Epilogue { bias: address(&added), gate: gate.view(), activation: 1, add: 1, form: 0, unused: 0 };
     [true, false].map(|fused| {
         let mut out = Buffer::numbers(1, m, n, LIES[lie], &old);
         let mut normed = Buffer::new(1, m, k.div_ceil(2), LIES[lie], |_| 0x7fc0_7fc0);
-        let (mut partial, mut tickets) = (floats_on_16(splits * tiles * 512), vec![0u32; tiles]);
+        let (mut partial, mut tickets) = (floats_on_16(splits * tiles * 1024), vec![0u32; tiles]);
         let linear = Linear {
             turn: turn(),
             x: if fused { x.view() } else { normed.view() },
@@ -56,11 +57,11 @@ fn both_ways(case: Case, order: Order) -> [Vec<f32>; 2] {
         if fused {
             let LayerNorm { weight, bias, shift, scale, .. } = norm;
             let params = NormLinear { linear, weight, bias, shift, scale };
-            launch("norm_linear", "norm_linear_few_bf16", &params, grid, order);
+            launch("norm_linear", &format!("norm_linear_few_bf16{more}"), &params, grid, order);
         } else {
             let norm = LayerNorm { out: linear.x, ..norm };
             launch("layer_norm", "layer_norm", &norm, [m.div_ceil(8), 1, 1], order);
-            launch("linear", "linear_few_bf16", &linear, grid, order);
+            launch("linear", &format!("linear_few_bf16{more}"), &linear, grid, order);
         }
         assert!(tickets.iter().all(|&count| count == 0));
         out.result()
@@ -72,11 +73,20 @@ fn a_norm_and_its_product_are_what_they_are_one_after_the_other() {
     if !can_run() {
         return;
     }
-    let widths = [(1, 2), (33, 5), (40, 64), (70, 129), (31, 300), (64, 768), (20, 1027), (9, 1280), (35, 1472)];
+    let widths =
+        [(1, 2), (33, 5), (40, 64), (70, 129), (31, 300), (64, 768), (20, 1027), (9, 1280), (35, 1408), (33, 2700)];
     for (i, (n, k)) in widths.into_iter().enumerate() {
-        for (j, m) in [1, 2, 9, 16].into_iter().enumerate() {
-            let at = i * 4 + j;
-            let case = Case { m, n, k, splits: 1 + at % 4, lie: at % 3, affine: at % 3 != 1, modulated: at % 5 != 2 };
+        for (j, m) in [1, 2, 9, 16, 17, 32].into_iter().enumerate() {
+            let at = i * 6 + j;
+            let case = Case {
+                m,
+                n,
+                k, // As many as the rows want to lie in shared memory.
+                splits: k.div_ceil(if m > 16 { 640 } else { 1408 }) + at % 4,
+                lie: at % 3,
+                affine: at % 3 != 1,
+                modulated: at % 5 != 2,
+            };
             let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
             let y = both(|order| {
                 let [fused, apart] = both_ways(case, order);
