@@ -96,7 +96,12 @@ template <int D> DEVICE void attend_bf16(const AttentionParams& p, unsigned* k_t
         __syncthreads();
         // One loop for both, for the code's size.
 #pragma unroll 1
-        for (int i = 0; i < 2; i++) Tile::load(i ? v_tile : k_tile, i ? v : k, k0, keys);
+        for (int i = 0; i < 2; i++) {
+            // Field by field, lest the two lie in memory.
+            HeadRows rows = k;
+            if (i) rows.first = v.first, rows.stride = v.stride, rows.quick = v.quick;
+            Tile::load(i ? v_tile : k_tile, rows, k0, keys);
+        }
         __syncthreads();
         float scores[8][4] = {};
 #pragma unroll
@@ -226,6 +231,7 @@ KERNEL(attention_f32, 256, AttentionParams) {
         load_f32(tile, p.k, turn, group, head, d, k0, keys);
         __syncthreads();
         float scores[4] = {};
+#pragma unroll 2
         for (int at = 0; at < d; at += 4) {
             const float4 left = *(const float4*)(q_tile + row * F32_ROW + at);
 #pragma unroll
@@ -254,6 +260,7 @@ KERNEL(attention_f32, 256, AttentionParams) {
         __syncthreads();
         load_f32(tile, p.v, turn, group, head, d, k0, keys);
         __syncthreads();
+#pragma unroll 4
         for (int key = 0; key < F32_TILE; key++) {
             const float share = shares[row * 36 + key];
 #pragma unroll

@@ -125,18 +125,19 @@ struct OnGpu {
 #[cfg(feature = "cuda")]
 impl OnGpu {
     fn of(op: &Linear) -> Self {
-        /// Rows that the kernels of few rows take.
-        const FEW: usize = 16;
+        // Rows that the kernels of few rows take.
+        let few = if op.w.format() == Format::Bf16 { 32 } else { 16 };
         let (rows, k, pairs) = (op.x.view.count(), op.w.cols(), op.x.form == Form::Pairs);
         let panels = op.w.panels(0..op.w.rows()).len();
         let plain = |kernel, grid| Self { kernel, grid, splits: 1, memory: Splits::default() };
-        match (op.w.format() == Format::Bf16, rows <= FEW) {
+        match (op.w.format() == Format::Bf16, rows <= few) {
             (false, true) => plain("linear_few_f32", [panels, 1, 1]),
             (false, false) => plain("linear_f32", Tall::small(panels, rows)),
             (true, true) => {
                 let tiles = panels.div_ceil(2);
-                let (splits, memory) = split(tiles, k, 256, 512);
-                Self { kernel: "linear_few_bf16", grid: [tiles, splits, 1], splits, memory }
+                let (splits, memory) = split(tiles, k, 256, 16 * 32 * rows.div_ceil(16));
+                let kernel = if rows <= 16 { "linear_few_bf16" } else { "linear_few_bf16_32" };
+                Self { kernel, grid: [tiles, splits, 1], splits, memory }
             }
             (true, false) => {
                 let Tall { large, grid, splits, memory } = Tall::of(panels, rows, k);
@@ -172,10 +173,14 @@ impl Linear {
 
     /// Whether [`Linear::launch_normed`] takes the two.
     pub(crate) fn takes(&self, norm: &LayerNorm) -> bool {
-        /// Numbers of a row that the kernel has room for.
-        const MOST: usize = 1472;
-        let few = OnGpu::of(self).kernel == "linear_few_bf16";
-        few && norm.out == self.x && self.x.form == Form::Pairs && norm.x.cols() <= MOST
+        let on = OnGpu::of(self);
+        // Numbers of a row, in each run of K, that the kernels have room for.
+        let most = match on.kernel {
+            "linear_few_bf16" => 1408,
+            "linear_few_bf16_32" => 640,
+            _ => return false,
+        };
+        norm.out == self.x && self.x.form == Form::Pairs && norm.x.cols() <= most * on.splits
     }
 
     /// The product of what `norm` leaves, in one launch with it. That is left nowhere else.
@@ -183,7 +188,8 @@ impl Linear {
         let on = OnGpu::of(self);
         let abi::LayerNorm { x, weight, bias, shift, scale, .. } = norm.on(to)?;
         let linear = abi::Linear { x, form: 0, ..self.on(to, &on)? };
-        to.call("norm_linear", "norm_linear_few_bf16", on.grid, abi::NormLinear { linear, weight, bias, shift, scale })
+        let kernel = if on.kernel == "linear_few_bf16" { "norm_linear_few_bf16" } else { "norm_linear_few_bf16_32" };
+        to.call("norm_linear", kernel, on.grid, abi::NormLinear { linear, weight, bias, shift, scale })
     }
 }
 

@@ -49,6 +49,8 @@ fn write_over(b: &mut Builder, h: View) -> Result<()> {
 fn a_norm_that_one_product_reads_is_part_of_it() {
     let Some(names) = normed(4, |b, h, _| write_over(b, h)) else { return };
     assert_eq!(names, ["norm_linear_few_bf16", "sum_rows"]);
+    let names = normed(20, |b, h, _| write_over(b, h)).unwrap_or_default();
+    assert_eq!(names, ["norm_linear_few_bf16_32", "sum_rows"]);
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn a_norm_that_others_read_is_not() {
 
 #[test]
 fn a_norm_of_many_rows_is_not() {
-    let names = normed(17, |b, h, _| write_over(b, h));
+    let names = normed(33, |b, h, _| write_over(b, h));
     assert!(names.is_none_or(|names| names[..2] == ["layer_norm_block", "linear_bf16_pairs_small"]));
 }
 
