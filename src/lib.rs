@@ -70,7 +70,10 @@ pub mod verify;
 pub mod weights;
 
 pub use error::{DeviceProblem, Error, ErrorKind, Result};
-pub use pipeline::{Canceller, Cpu, Device, Image, Model, Outputs, Progress, Request, Session, Settings, pack};
+pub use pipeline::{
+    Canceller, Cpu, Device, Image, Known, Model, Outputs, Progress, Request, Session, Settings, Start, Tokens, pack,
+};
+pub use sampling::Order;
 pub use tensor::Precision;
 
 /// The examples of the README compile.

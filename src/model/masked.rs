@@ -56,8 +56,10 @@ pub struct MaskedInputs {
 /// Settings of the rounds.
 #[derive(Debug, Clone, Copy)]
 pub struct RoundSettings {
-    /// Rounds.
+    /// Rounds, at most as many as there are places to draw.
     pub rounds: usize,
+    /// Places that are not drawn: their tokens are there before.
+    pub known: usize,
     /// Guidance scale; 1 is none.
     pub guidance: f64,
     /// Whether it rises with the share of known places.
@@ -129,7 +131,8 @@ impl Masked {
         })
     }
 
-    /// Writes all rounds; the tokens come out by slot, `[B, L, C]`, in `tokens`.
+    /// Writes all rounds; the tokens come out by slot, `[B, L, C]`, in `tokens`. Where places are known, the last slots are
+    /// theirs, and hold their tokens before.
     pub fn plan(
         &self,
         b: &mut Builder,
@@ -140,13 +143,20 @@ impl Masked {
     ) -> Result<()> {
         let (places, groups) = (self.config.seq_len, inputs.batch * inputs.halves);
         b.scope(|b| {
-            let null = if inputs.halves == 2 { Some(self.plan_first_null(b)?) } else { None };
+            // What no request changes is the first round's condition with nothing known.
+            let shares = inputs.halves == 2 && settings.known == 0;
+            let null = if shares { Some(self.plan_first_null(b)?) } else { None };
             let work = Work::start(self, b, inputs)?;
             let diffusion = self.head.plan_diffusion(b, settings.head)?;
-            let mut left = places;
-            for round in 0..settings.rounds {
-                let keep = sampling::kept_masked(places, left, round, settings.rounds);
-                let slots = if round + 1 == settings.rounds { 0..left } else { keep..left };
+            let drawn = places - settings.known;
+            let (mut left, rounds) = (drawn, settings.rounds.min(drawn));
+            if settings.known > 0 {
+                b.segment(Stage::Condition, 0, 1);
+                work.plan_known(b, drawn..places, tokens.rows(drawn..places))?;
+            }
+            for round in 0..rounds {
+                let keep = sampling::kept_masked(drawn, left, round, rounds);
+                let slots = if round + 1 == rounds { 0..left } else { keep..left };
                 let guidance = match settings.schedule {
                     GuidanceSchedule::Linear => {
                         1.0 + (settings.guidance - 1.0) * (places - keep) as f64 / places as f64

@@ -2,7 +2,7 @@
 //!
 //! logits `[G, B, K]`, G = 2 with guidance (conditional first); uniforms `[B, 1]`; out `[B, G]` of i32, the code G
 //! times. The code is the number of cumulative probabilities that are at most the uniform, at most K - 1;
-//! exponentials and sums in f64. FLOPs: some 20 B K.
+//! exponentials and sums in f64. A uniform of 1 + k is no draw: the code is k, whatever the logits. FLOPs: some 20 B K.
 
 #[cfg(feature = "cuda")]
 use super::on_gpu::{Launcher, Result, abi};
@@ -19,10 +19,17 @@ pub struct TokenDraw {
     pub scale: View,
     /// Divides the logits.
     pub temperature: f64,
-    /// `[B, 1]`, in [0, 1)
+    /// `[B, 1]`, in [0, 1), or [`TokenDraw::given`]
     pub uniforms: View,
     /// `[B, G]`, i32
     pub out: View,
+}
+
+impl TokenDraw {
+    /// What stands in the place of a uniform where the code is not drawn but `code`; exact below 2^24.
+    pub fn given(code: u32) -> f32 {
+        1.0 + code as f32
+    }
 }
 
 impl Kernel for TokenDraw {
@@ -43,7 +50,11 @@ impl Kernel for TokenDraw {
         let scale = cx.mat::<f32>(&self.scale).row(0)[0];
         let batch = self.logits.layout.rows;
         for i in out.rows() {
-            let cond = logits.row(i);
+            let (cond, uniform) = (logits.row(i), uniforms.row(i)[0]);
+            if uniform >= 1.0 {
+                out.row(i).fill((uniform as usize - 1).min(cond.len() - 1) as i32);
+                continue;
+            }
             let guided = |k: usize| match self.logits.layout.groups {
                 2 => {
                     let null = logits.row(batch + i)[k];
@@ -53,7 +64,7 @@ impl Kernel for TokenDraw {
             };
             let top = (0..cond.len()).map(guided).fold(f64::NEG_INFINITY, f64::max);
             let weight = |k: usize| ((guided(k) - top) / self.temperature).exp();
-            let aim = uniforms.row(i)[0] as f64 * (0..cond.len()).map(weight).sum::<f64>();
+            let aim = uniform as f64 * (0..cond.len()).map(weight).sum::<f64>();
             let mut sum = 0.0;
             let passed = (0..cond.len()).map(weight).take_while(|w| {
                 sum += w;

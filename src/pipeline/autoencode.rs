@@ -37,6 +37,16 @@ impl Model {
         })
     }
 
+    /// Refuses a picture of another size than the model's.
+    pub(super) fn check_size(&self, image: &Image) -> Result<()> {
+        let size = self.image_size();
+        if (image.width(), image.height()) != (size, size) {
+            let found = format!("{} x {}", image.width(), image.height());
+            return Err(Error::input("image", format!("{size} x {size} pixels"), found));
+        }
+        Ok(())
+    }
+
     fn through(
         &self,
         device: &Device,
@@ -45,10 +55,7 @@ impl Model {
         plan: impl FnOnce(&Networks, &mut Builder, View, View) -> Result<()>,
     ) -> Result<Image> {
         let size = self.image_size();
-        if (image.width(), image.height()) != (size, size) {
-            let found = format!("{} x {}", image.width(), image.height());
-            return Err(Error::input("image", format!("{size} x {size} pixels"), found));
-        }
+        self.check_size(image)?;
         let mut b = Builder::new();
         let pixels = b.kept(size * size, 3)?.grouped(1);
         let out = b.kept(size * size, 3)?.grouped(1);

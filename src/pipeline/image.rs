@@ -48,6 +48,13 @@ impl Image {
         Ok(10.0 * (255.0 * 255.0 / (squares / self.rgb.len() as f64)).log10())
     }
 
+    /// This picture where `mask` says so, `other` elsewhere. All of one size.
+    pub(crate) fn where_masked(mut self, mask: &[bool], other: &Self) -> Self {
+        let pixels = self.rgb.chunks_exact_mut(3).zip(other.rgb.chunks_exact(3)).zip(mask);
+        pixels.filter(|(_, masked)| !**masked).for_each(|((to, from), _)| to.copy_from_slice(from));
+        self
+    }
+
     /// The picture of pixels `[P, 3]`, P square, nominally from `low` to `high`; rounded half up, clamped.
     pub(crate) fn from_pixels(pixels: Mat<'_, f32>, rows: std::ops::Range<usize>, (low, high): (f32, f32)) -> Self {
         let side = rows.len().isqrt();

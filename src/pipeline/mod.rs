@@ -3,6 +3,7 @@
 
 mod autoencode;
 mod device;
+mod edit;
 mod executor;
 mod image;
 mod memory;
@@ -12,11 +13,12 @@ mod program;
 mod session;
 
 pub use device::{Cpu, Device};
+pub use edit::Tokens;
 pub use image::Image;
 pub use model::{Model, Request};
 pub use pack::pack;
 pub use program::{Outputs, Settings};
-pub use session::{Canceller, Progress, Session};
+pub use session::{Canceller, Known, Progress, Session, Start};
 
 pub(crate) use executor::Executor;
 pub(crate) use model::needed;

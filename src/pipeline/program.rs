@@ -4,7 +4,7 @@ use super::Executor;
 use super::model::{Networks, needed};
 use crate::error::{Error, Result};
 use crate::model::{Draws, HeadSettings, MaskedInputs, RoundSettings, Sequences, Tail};
-use crate::ops::{Source, SumRows};
+use crate::ops::{Source, SumRows, TokenDraw};
 use crate::plan::{Builder, Plan, Stage, View};
 use crate::sampling;
 use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, SamplingConfig, VAE_FILE, VQ_FILE};
@@ -83,11 +83,15 @@ pub struct Outputs {
     /// The caller gives the discrete tokens, by [`Session::begin_with_codes`](super::Session::begin_with_codes): stage 1
     /// does not run, and its weights are not needed.
     pub given_codes: bool,
+    /// So many places of each image are not drawn: [`Session::begin_with`](super::Session::begin_with) says which, and
+    /// gives their tokens. Fewer than all.
+    pub known_places: usize,
 }
 
 impl Outputs {
     /// The image.
-    pub const IMAGE: Self = Self { image: true, preview: false, discrete_tokens: None, given_codes: false };
+    pub const IMAGE: Self =
+        Self { image: true, preview: false, discrete_tokens: None, given_codes: false, known_places: 0 };
     /// The image, and the coarse picture before it.
     pub const IMAGE_AND_PREVIEW: Self = Self { preview: true, ..Self::IMAGE };
     /// The coarse picture only: the lossy way that DisCon replaces.
@@ -147,6 +151,9 @@ struct Continuous {
     slots: View,
     /// `[B, 1, 2]`
     seeds: View,
+    /// `[B, L, C]`, by slot: known ones are the last
+    tokens: View,
+    known: usize,
 }
 
 impl Program {
@@ -198,8 +205,12 @@ impl Program {
             image: None,
             given: None,
         };
+        if outputs.known_places >= places || (outputs.known_places > 0 && !outputs.image) {
+            let expected = format!("fewer than {places}, and 0 without an image");
+            return Err(Error::setting("known_places", expected, outputs.known_places));
+        }
         if outputs.image {
-            program.continuous(&mut b, nets, settings, given)?;
+            program.continuous(&mut b, nets, settings, outputs.known_places, given)?;
         }
         program.plan = b.finish();
         Ok(program)
@@ -222,7 +233,14 @@ impl Program {
         Ok(Discrete::Drawn(sequences, uniforms))
     }
 
-    fn continuous(&mut self, b: &mut Builder, nets: &Networks, settings: &Settings, given: bool) -> Result<()> {
+    fn continuous(
+        &mut self,
+        b: &mut Builder,
+        nets: &Networks,
+        settings: &Settings,
+        known: usize,
+        given: bool,
+    ) -> Result<()> {
         let masked = needed(&nets.masked, DISCON_FILE, "stage 2, the continuous tokens,")?;
         let vae = needed(&nets.vae, VAE_FILE, "pixels")?;
         let (batch, places, c) = (self.batch, self.places, masked.config.token_dim);
@@ -232,6 +250,8 @@ impl Program {
             order: b.kept(halves * batch * places, 1)?.grouped(halves * batch),
             slots: b.kept(batch * places, 1)?.grouped(batch),
             seeds: b.kept(batch, 2)?.grouped(batch),
+            tokens: b.kept(batch * places, c)?.grouped(batch),
+            known,
         };
         let draws = if given {
             let start = b.kept(batch * places, c)?.grouped(batch);
@@ -244,6 +264,7 @@ impl Program {
         };
         let rounds = RoundSettings {
             rounds: settings.rounds,
+            known,
             guidance: settings.guidance,
             schedule: settings.guidance_schedule,
             head: HeadSettings {
@@ -255,7 +276,7 @@ impl Program {
         // Where stage 2 has no discrete prefix its plan never reads the codes: any view of that shape will do.
         let codes = self.discrete.as_ref().map_or(inputs.slots, Discrete::codes);
         let read = MaskedInputs { batch, halves, classes: inputs.classes, codes, order: inputs.order };
-        let tokens = b.kept(batch * places, c)?.grouped(batch);
+        let tokens = inputs.tokens;
         masked.plan(b, &read, &draws, &rounds, tokens)?;
 
         let image = b.kept(batch * vae.image_size(places).pow(2), 3)?.grouped(batch);
@@ -273,12 +294,18 @@ impl Program {
     }
 
     /// Puts the classes in place, and what follows from the seeds.
-    pub(crate) fn fill(&self, to: &mut Executor, nets: &Networks, classes: &[usize], seeds: &[u64]) -> Result<()> {
+    pub(crate) fn fill(
+        &self,
+        to: &mut Executor,
+        nets: &Networks,
+        classes: &[usize],
+        seeds: &[u64],
+        orders: &[i32],
+    ) -> Result<()> {
         let uniforms: Vec<f32> = seeds.iter().flat_map(|&s| sampling::uniforms(s, self.places)).collect();
-        let orders: Vec<i32> = seeds.iter().flat_map(|&s| sampling::order(s, self.places)).collect();
         self.fill_classes(to, nets, classes)?;
         self.fill_uniforms(to, &uniforms)?;
-        self.fill_orders(to, &orders)?;
+        self.fill_orders(to, orders)?;
         let halves: Vec<u32> = seeds.iter().flat_map(|&s| [s as u32, (s >> 32) as u32]).collect();
         self.continuous.as_ref().map_or(Ok(()), |inputs| to.write(inputs.seeds, &halves))
     }
@@ -302,6 +329,15 @@ impl Program {
         }
     }
 
+    /// Puts codes that are given, by place, in the place of the draws of `seeds`.
+    pub(super) fn fill_given(&self, to: &mut Executor, seeds: &[u64], codes: &[Vec<Option<u32>>]) -> Result<()> {
+        let draw = |(draw, code): (f32, &Option<u32>)| code.map_or(draw, TokenDraw::given);
+        let each = |(&seed, codes): (&u64, &Vec<Option<u32>>)| {
+            sampling::uniforms(seed, self.places).into_iter().zip(codes).map(draw).collect::<Vec<_>>()
+        };
+        self.fill_uniforms(to, &seeds.iter().zip(codes).flat_map(each).collect::<Vec<_>>())
+    }
+
     /// Whether the codes are an input.
     pub(crate) fn takes_codes(&self) -> bool {
         matches!(self.discrete, Some(Discrete::Given(_)))
@@ -313,6 +349,22 @@ impl Program {
             Some(Discrete::Given(view)) => to.write(*view, &codes.copied().collect::<Vec<_>>()),
             _ => Ok(()),
         }
+    }
+
+    /// Places that are known, and numbers of a token.
+    pub(super) fn known(&self) -> Option<(usize, usize)> {
+        self.continuous.as_ref().map(|inputs| (inputs.known, inputs.tokens.cols()))
+    }
+
+    /// Puts continuous tokens in place, `[B, L, C]` by slot.
+    pub(super) fn fill_tokens(&self, to: &mut Executor, tokens: &[f32]) -> Result<()> {
+        self.continuous.as_ref().map_or(Ok(()), |inputs| to.write(inputs.tokens, tokens))
+    }
+
+    /// The continuous tokens by slot, `[B, L, C]`, after stage 2.
+    pub(super) fn tokens(&self, from: &Executor) -> Result<Vec<f32>> {
+        let none = || Error::input("tokens", "a session that makes images", "one that does not");
+        from.read(self.continuous.as_ref().ok_or_else(none)?.tokens)
     }
 
     /// Puts the orders in place, `[B, L]`.

@@ -5,6 +5,7 @@ use super::program::Program;
 use super::{Device, Executor, Image, Outputs, Settings};
 use crate::error::{Error, Result};
 use crate::plan::{Cursor, Plan, Profile, Stage};
+use crate::sampling::Order;
 use crate::tensor::Mat;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,28 @@ pub struct Session {
     canceller: Canceller,
     times: BTreeMap<Stage, Duration>,
     profile: Option<Profile>,
+    /// The place of each slot, by image.
+    orders: Vec<Vec<i32>>,
+}
+
+/// What is given of a batch beside classes and seeds.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// The order in which stage 2 draws the places.
+    pub order: Order,
+    /// Of each image, by place, the discrete token, or none for one that is drawn. Empty: all are drawn.
+    pub codes: Vec<Vec<Option<u32>>>,
+    /// Of each image, what is known of its continuous tokens; in a session without [`Outputs::known_places`] empty.
+    pub known: Vec<Known>,
+}
+
+/// What is known of an image's continuous tokens.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// By place whether its token is known: [`Outputs::known_places`] of them.
+    pub places: Vec<bool>,
+    /// `[L, C]` by place, as of [`Session::tokens`]; those of places that are not known are not looked at.
+    pub tokens: Vec<f32>,
 }
 
 impl Session {
@@ -69,6 +92,7 @@ impl Session {
             canceller: Canceller::default(),
             times,
             profile: None,
+            orders: Vec::new(),
         })
     }
 
@@ -86,11 +110,18 @@ impl Session {
 
     /// Starts a batch: one class and one seed an image. What ran before is given up, unless this fails.
     pub fn begin(&mut self, classes: &[usize], seeds: &[u64]) -> Result<()> {
+        self.begin_with(classes, seeds, &Start::default())
+    }
+
+    /// Starts a batch of which something is given beside classes and seeds.
+    pub fn begin_with(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
         if self.program.takes_codes() {
             return Err(Error::input("request", "codes too, as `given_codes` says", "classes and seeds only"));
         }
         self.check(classes, seeds)?;
-        self.start(classes, seeds)
+        self.check_codes(&start.codes)?;
+        self.check_known(&start.known)?;
+        self.start(classes, seeds, start)
     }
 
     /// Starts a batch from given discrete tokens, in a session with [`Outputs::given_codes`]: a class, a seed and the
@@ -106,17 +137,12 @@ impl Session {
         if codes.len() != batch {
             return Err(Error::input("codes", format!("those of {batch} images"), codes.len()));
         }
-        let limit = self.model.networks().codes();
         for (image, codes) in codes.iter().map(AsRef::as_ref).enumerate() {
-            if codes.len() != places {
-                return Err(Error::input(format!("codes of image {image}"), format!("{places} of them"), codes.len()));
-            }
-            if let Some(code) = codes.iter().find(|&&code| code as usize >= limit) {
-                return Err(Error::input(format!("codes of image {image}"), format!("numbers below {limit}"), code));
-            }
+            self.check_codes_of(image, places, codes.len(), codes.iter().copied())?;
         }
+        self.check_known(&[])?;
         self.program.fill_codes(&mut self.executor, codes.iter().flat_map(AsRef::as_ref))?;
-        self.start(classes, seeds)
+        self.start(classes, seeds, &Start::default())
     }
 
     /// Refuses a request that does not fit the session.
@@ -133,9 +159,77 @@ impl Session {
         Ok(())
     }
 
-    fn start(&mut self, classes: &[usize], seeds: &[u64]) -> Result<()> {
+    /// Refuses codes that are not of `places` places or not the model's.
+    fn check_codes_of(&self, image: usize, places: usize, n: usize, codes: impl Iterator<Item = u32>) -> Result<()> {
+        let (what, limit) = (|| format!("codes of image {image}"), self.model.networks().codes());
+        if n != places {
+            return Err(Error::input(what(), format!("{places} of them"), n));
+        }
+        match codes.into_iter().find(|&code| code as usize >= limit) {
+            Some(code) => Err(Error::input(what(), format!("numbers below {limit}"), code)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_codes(&self, codes: &[Vec<Option<u32>>]) -> Result<()> {
+        let Program { batch, places, .. } = self.program;
+        if !codes.is_empty() && codes.len() != batch {
+            return Err(Error::input("codes", format!("those of {batch} images, or none"), codes.len()));
+        }
+        for (image, codes) in codes.iter().enumerate() {
+            self.check_codes_of(image, places, codes.len(), codes.iter().flatten().copied())?;
+        }
+        Ok(())
+    }
+
+    /// Refuses known places that are not as many as the session was made for.
+    fn check_known(&self, known: &[Known]) -> Result<()> {
+        let Program { batch, places, .. } = self.program;
+        let (count, width) = self.program.known().unwrap_or_default();
+        let images = if count == 0 { 0 } else { batch };
+        if known.len() != images {
+            let expected = format!("those of {images} images, as `known_places` is {count}");
+            return Err(Error::input("known places", expected, known.len()));
+        }
+        for (image, known) in known.iter().enumerate() {
+            let what = |what: &str| format!("{what} of image {image}");
+            let found = known.places.iter().filter(|known| **known).count();
+            if (known.places.len(), found) != (places, count) {
+                let found = format!("{found} of {}", known.places.len());
+                return Err(Error::input(what("known places"), format!("{count} of {places}"), found));
+            }
+            if known.tokens.len() != places * width {
+                let expected = format!("{places} tokens of {width} numbers");
+                return Err(Error::input(what("tokens"), expected, format!("{} numbers", known.tokens.len())));
+            }
+            if let Some(x) = known.tokens.iter().find(|x| !x.is_finite()) {
+                return Err(Error::input(what("tokens"), "finite numbers", x));
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
         self.begun = false;
-        self.program.fill(&mut self.executor, self.model.networks(), classes, seeds)?;
+        let Self { program, executor, model, .. } = self;
+        let (places, width) = (program.places, program.known().map_or(0, |(_, width)| width));
+        let none = vec![false; places];
+        let known = |image: usize| start.known.get(image).map_or(&none[..], |known| &known.places);
+        let orders = seeds.iter().enumerate().map(|(i, &seed)| start.order.slots(seed, places.isqrt(), known(i)));
+        self.orders = orders.collect();
+        program.fill(executor, model.networks(), classes, seeds, &self.orders.concat())?;
+        if !start.known.is_empty() {
+            let token = |(known, place): (&Known, &i32)| {
+                let (place, zeros) = (*place as usize, vec![0.0; width]);
+                if known.places[place] { known.tokens[place * width..][..width].to_vec() } else { zeros }
+            };
+            let slots =
+                start.known.iter().zip(&self.orders).flat_map(|(known, order)| order.iter().map(move |p| (known, p)));
+            program.fill_tokens(executor, &slots.flat_map(token).collect::<Vec<f32>>())?;
+        }
+        if !start.codes.is_empty() {
+            program.fill_given(executor, seeds, &start.codes)?;
+        }
         self.cursor = self.executor.start(&self.program.plan)?;
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
@@ -229,6 +323,24 @@ impl Session {
         let view =
             view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
         self.executor.pictures(view, (0.0, 1.0))
+    }
+
+    /// The continuous tokens of every image by place, after stage 2: `[L, C]` each.
+    pub fn tokens(&self) -> Result<Vec<Vec<f32>>> {
+        let p = self.progress();
+        if !self.begun || !(p.finished || p.stage == Stage::Decode) {
+            return Err(Error::input("tokens", "a session after stage 2", "none yet"));
+        }
+        let (slots, places) = (self.program.tokens(&self.executor)?, self.program.places);
+        let width = slots.len() / (places * self.orders.len()).max(1);
+        let each = slots.chunks((places * width).max(1)).zip(&self.orders).map(|(slots, order)| {
+            let mut tokens = vec![0.0; slots.len()];
+            for (slot, &place) in slots.chunks(width).zip(order) {
+                tokens[place as usize * width..][..width].copy_from_slice(slot);
+            }
+            tokens
+        });
+        Ok(each.collect())
     }
 
     /// The discrete tokens of every image: given, or drawn once stage 1 has run.

@@ -15,6 +15,48 @@ pub fn order(seed: u64, places: usize) -> Vec<i32> {
     keyed.into_iter().map(|(_, p)| p).collect()
 }
 
+/// In which order the places of stage 2 are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// By the seed: what the model was trained for.
+    #[default]
+    Random,
+    /// Line by line from the top left.
+    Raster,
+    /// From the centre out.
+    CentreOut,
+    /// From the known places on: what lies next to them first. Without known places as random.
+    FromKnown,
+}
+
+impl Order {
+    /// The places of the slots of an image `side` places wide, for `seed`: the last slots are the known ones', of the
+    /// others the last is drawn first.
+    pub fn slots(self, seed: u64, side: usize, known: &[bool]) -> Vec<i32> {
+        let all = order(seed, known.len());
+        let is_known = |place: &i32| known[*place as usize];
+        let (behind, mut slots): (Vec<i32>, Vec<i32>) = all.into_iter().partition(is_known);
+        let at = |place: i32| ((place as usize / side) as i64, (place as usize % side) as i64);
+        let apart = |a: (i64, i64), b: (i64, i64)| (a.0 - b.0).pow(2) + (a.1 - b.1).pow(2);
+        // Sorted from the last to be drawn to the first; ties stay in the seed's order.
+        match self {
+            Self::Random => {}
+            Self::Raster => slots.sort_by_key(|&place| std::cmp::Reverse(place)),
+            Self::CentreOut => {
+                // In halves of a place: the centre may lie between two.
+                let centre = (side as i64 - 1, side as i64 - 1);
+                slots.sort_by_key(|&place| std::cmp::Reverse(apart((2 * at(place).0, 2 * at(place).1), centre)));
+            }
+            Self::FromKnown => {
+                let nearest = |place: i32| behind.iter().map(|&known| apart(at(place), at(known))).min().unwrap_or(0);
+                slots.sort_by_cached_key(|&place| std::cmp::Reverse(nearest(place)));
+            }
+        }
+        slots.extend(behind);
+        slots
+    }
+}
+
 /// The numbers that draw the codes of `places` places for `seed`, in [0, 1).
 pub fn uniforms(seed: u64, places: usize) -> Vec<f32> {
     (0..places).map(|p| uniform(word(seed, Stream::Uniforms, p))).collect()
@@ -49,6 +91,32 @@ mod tests {
         }
         // Part of the format: the same seed gives the same picture in every release.
         assert_eq!(order(0, 8), [7, 5, 0, 3, 6, 2, 1, 4]);
+    }
+
+    #[test]
+    fn orders_are_what_their_names_say_and_known_places_come_last() {
+        let known: Vec<bool> = (0..25).map(|place| place % 5 < 2).collect();
+        let drawn = |order: Order, seed, known: &[bool]| {
+            let slots = order.slots(seed, 5, known);
+            let mut sorted = slots.clone();
+            sorted.sort_unstable();
+            assert!(sorted.iter().enumerate().all(|(i, &place)| i as i32 == place));
+            let count = known.iter().filter(|k| !**k).count();
+            assert!(slots[count..].iter().all(|&place| known[place as usize]));
+            slots[..count].iter().rev().copied().collect::<Vec<_>>()
+        };
+        let none = [false; 25];
+        assert_eq!(Order::Random.slots(9, 5, &none), order(9, 25));
+        assert_eq!(Order::FromKnown.slots(9, 5, &none), order(9, 25));
+        assert_ne!(drawn(Order::Random, 1, &known), drawn(Order::Random, 2, &known));
+        assert_eq!(drawn(Order::Raster, 3, &none), (0..25).collect::<Vec<_>>());
+        assert_eq!(drawn(Order::Raster, 3, &known)[..4], [2, 3, 4, 7]);
+        let from_centre = drawn(Order::CentreOut, 3, &none);
+        assert_eq!(from_centre[0], 12);
+        assert!(from_centre[1..5].iter().all(|place| [7, 11, 13, 17].contains(place)));
+        assert!(from_centre[21..].iter().all(|place| [0, 4, 20, 24].contains(place)));
+        let from_known = drawn(Order::FromKnown, 3, &known);
+        assert!(from_known[..5].iter().all(|place| place % 5 == 2) && from_known[10..].iter().all(|p| p % 5 == 4));
     }
 
     #[test]

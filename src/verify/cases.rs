@@ -264,7 +264,8 @@ fn discon_sample(model: &Model, device: &Device, case: &Case) -> Result<Differen
     let noise_view = b.kept(head.steps * batch * places, c)?;
     let first = noise_view.rows(0..batch * places).grouped(batch);
     let draws = Draws::Given { start: start_view, noise: first, step_words: batch * places * c };
-    let rounds = RoundSettings { rounds: case.count("ar_steps")?, guidance, schedule: schedule(case)?, head };
+    let rounds = case.count("ar_steps")?;
+    let rounds = RoundSettings { rounds, known: 0, guidance, schedule: schedule(case)?, head };
     masked.plan(&mut b, &stage.inputs, &draws, &rounds, stage.tokens)?;
     let mut run = Run::new(b, model, device)?;
     stage.put(&mut run, masked, case, &order)?;

@@ -1,0 +1,221 @@
+//! Pictures made of pictures: what is known stays, the rest is drawn as if all had been.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should say where
+
+use discon::weights::GuidanceSchedule;
+use discon::{Cpu, Error, Image, Known, Model, Order, Outputs, Precision, Request, Settings, Start};
+use std::path::{Path, PathBuf};
+
+fn shipped() -> Model {
+    Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/avatars-64")).unwrap()
+}
+
+fn tiny() -> Model {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/tiny"].iter().collect();
+    Model::open(folder).unwrap()
+}
+
+fn cpu() -> Cpu {
+    Cpu::new(2).unwrap()
+}
+
+fn request(model: &Model, classes: &[usize], seeds: &[u64]) -> Request {
+    let settings = Settings { rounds: 3, steps: 6, ..model.settings() };
+    Request { classes: classes.to_vec(), seeds: seeds.to_vec(), settings }
+}
+
+/// A picture of the model's size that is not flat.
+fn picture(model: &Model) -> Image {
+    let settings = Settings { rounds: 4, steps: 10, ..model.settings() };
+    model.generate(cpu(), &Request { classes: vec![1], seeds: vec![3], settings }).unwrap().remove(0)
+}
+
+/// The last round of a run, begun again from what was known before it, gives the bits that it gave.
+#[test]
+fn a_run_goes_on_from_known_places_as_it_would_have() {
+    for (model, precision) in [(tiny(), "f32"), (shipped(), "f32")] {
+        assert_eq!(model.precision(), Precision::F32, "{precision}");
+        let guidance_schedule = GuidanceSchedule::Constant;
+        let places = model.places().unwrap();
+        let settings = Settings { rounds: 3, steps: 5, guidance: 2.5, guidance_schedule, ..model.settings() };
+        let (classes, seeds) = ([0, 2], [8, 9]);
+        let mut whole = model.session(cpu(), 2, &settings, Outputs::IMAGE).unwrap();
+        whole.begin(&classes, &seeds).unwrap();
+        whole.run(|_| ()).unwrap();
+        let (tokens, codes) = (whole.tokens().unwrap(), whole.codes().unwrap());
+
+        // The slots that the last of three rounds draws.
+        let kept = (0..2).fold(places, |left, round| discon::sampling::kept_masked(places, left, round, 3));
+        let outputs = Outputs { known_places: places - kept, ..Outputs::IMAGE };
+        let settings = Settings { rounds: 1, ..settings };
+        let mut rest = model.session(cpu(), 2, &settings, outputs).unwrap();
+        let known = |image: usize| {
+            let slots = discon::sampling::order(seeds[image], places);
+            let mut known = vec![true; places];
+            slots[..kept].iter().for_each(|&place| known[place as usize] = false);
+            // Of the others nothing is looked at.
+            let mut tokens = tokens[image].clone();
+            let width = tokens.len() / places;
+            slots[..kept].iter().for_each(|&place| tokens[place as usize * width..][..width].fill(1e30));
+            Known { places: known, tokens }
+        };
+        let given = codes.iter().map(|codes| codes.iter().map(|&code| Some(code)).collect()).collect();
+        let start = Start { codes: given, known: vec![known(0), known(1)], ..Start::default() };
+        rest.begin_with(&classes, &seeds, &start).unwrap();
+        rest.run(|_| ()).unwrap();
+        assert_eq!(rest.codes().unwrap(), codes);
+        assert!(rest.tokens().unwrap() == tokens, "the tokens differ");
+        assert!(rest.images().unwrap() == whole.images().unwrap());
+    }
+}
+
+#[test]
+fn given_codes_are_taken_and_the_others_drawn_after_them() {
+    let model = tiny();
+    let places = model.places().unwrap();
+    let settings = model.settings();
+    let run = |codes: Vec<Vec<Option<u32>>>| {
+        let mut session = model.session(cpu(), 2, &settings, Outputs { discrete_tokens: None, ..Outputs::IMAGE }).unwrap();
+        session.begin_with(&[1, 2], &[4, 5], &Start { codes, ..Start::default() }).unwrap();
+        session.run(|_| ()).unwrap();
+        session.codes().unwrap()
+    };
+    let drawn = run(vec![]);
+    assert_eq!(drawn, run(vec![vec![None; places]; 2]));
+    let given = |image: usize, place: usize| (place % 3 == image).then_some((place as u32 * 7 + 1) % 16);
+    let codes: Vec<Vec<_>> = (0..2).map(|image| (0..places).map(|place| given(image, place)).collect()).collect();
+    let mixed = run(codes.clone());
+    for (codes, mixed) in codes.iter().zip(&mixed) {
+        assert!(codes.iter().zip(mixed).all(|(given, code)| given.is_none_or(|given| given == *code)));
+    }
+    // What was drawn is drawn again from what was drawn and given.
+    let all: Vec<Vec<_>> = drawn.iter().map(|codes| codes.iter().map(|&code| Some(code)).collect()).collect();
+    assert_eq!(run(all), drawn);
+    assert_ne!(mixed, drawn);
+}
+
+#[test]
+fn pixels_outside_the_mask_stay_and_those_inside_follow_the_seed() {
+    let model = shipped();
+    let (image, size) = (picture(&model), model.image_size());
+    // Not along the patches' borders.
+    let mask: Vec<bool> = (0..size * size).map(|i| (13..41).contains(&(i % size)) && (5..30).contains(&(i / size))).collect();
+    let request = request(&model, &[1, 1, 6], &[10, 11, 10]);
+    let made = model.inpaint(cpu(), &image, &mask, &request).unwrap();
+    assert_eq!(made.len(), 3);
+    for new in &made {
+        let pixels = || new.rgb().chunks(3).zip(image.rgb().chunks(3)).zip(&mask);
+        assert!(pixels().all(|((new, old), masked)| *masked || new == old));
+        assert!(pixels().filter(|((new, old), masked)| **masked && new != old).count() > 100);
+    }
+    assert!(made[0] != made[1] && made[0] != made[2]);
+    assert!(made == model.inpaint(Cpu::new(1).unwrap(), &image, &mask, &request).unwrap());
+    // One place alone, where there are fewer places than rounds.
+    let one: Vec<bool> = (0..size * size).map(|i| i == 9 * size + 3).collect();
+    let new = model.inpaint(cpu(), &image, &one, &request).unwrap().remove(0);
+    let changed = new.rgb().chunks(3).zip(image.rgb().chunks(3)).filter(|(a, b)| a != b).count();
+    assert!(changed <= 1);
+    // All of them: nothing is known.
+    let all = model.inpaint(cpu(), &image, &vec![true; size * size], &request).unwrap();
+    assert!(all[0].psnr(&image).unwrap() < 30.0);
+}
+
+#[test]
+fn a_picture_grows_around_a_smaller_one() {
+    let model = shipped();
+    let (whole, size) = (picture(&model), model.image_size());
+    let (left, top, width, height) = (11, 7, 30, 41);
+    let line = |y: usize| &whole.rgb()[((y + top) * size + left) * 3..][..width * 3];
+    let part = Image::new(width, height, (0..height).flat_map(line).copied().collect()).unwrap();
+    let made = model.outpaint(cpu(), &part, (left, top), &request(&model, &[1], &[2])).unwrap().remove(0);
+    for y in 0..height {
+        assert_eq!(&made.rgb()[((y + top) * size + left) * 3..][..width * 3], line(y));
+    }
+    let outside = (0..size * size).filter(|i| i % size < left).map(|i| made.rgb()[i * 3]).collect::<Vec<_>>();
+    assert!(outside.iter().any(|&x| x != outside[0]), "nothing was drawn");
+    for at in [(size - width + 1, 0), (0, size - height + 1), (usize::MAX, 0)] {
+        let error = model.outpaint(cpu(), &part, at, &request(&model, &[1], &[2])).unwrap_err();
+        assert!(error.to_string().contains("30 x 41 at ("), "{error}");
+    }
+}
+
+#[test]
+fn variations_keep_what_they_are_told_to() {
+    let model = shipped();
+    let image = picture(&model);
+    let tokens = model.encode(cpu(), &image).unwrap();
+    let codes = tokens.discrete.clone().unwrap();
+    let request = request(&model, &[1, 1], &[20, 21]);
+    let all = model.variations(cpu(), &codes, 1.0, &request).unwrap();
+    let none = model.variations(cpu(), &codes, 0.0, &request).unwrap();
+    assert!(all[0] != all[1]);
+    assert!(none == model.generate(cpu(), &request).unwrap());
+    let near = |images: &[Image]| images.iter().map(|i| i.psnr(&image).unwrap()).sum::<f64>();
+    assert!(near(&all) > near(&none) + 2.0, "{} {}", near(&all), near(&none));
+
+    let redrawn = |share| model.redraw(cpu(), &image, share, &request).unwrap();
+    let (few, most) = (redrawn(0.1), redrawn(1.0));
+    assert!(few[0] != few[1] && near(&few) > near(&most) + 4.0, "{} {}", near(&few), near(&most));
+    let decoded = model.decode(cpu(), &tokens.continuous).unwrap();
+    assert!(decoded == model.reconstruct(cpu(), &image).unwrap(), "tokens and latents are the same but for a scale");
+}
+
+#[test]
+fn orders_draw_the_same_places_in_another_way() {
+    let model = tiny();
+    let settings = model.settings();
+    let made = [Order::Random, Order::Raster, Order::CentreOut, Order::FromKnown].map(|order| {
+        let mut session = model.session(cpu(), 1, &settings, Outputs::IMAGE).unwrap();
+        session.begin_with(&[1], &[4], &Start { order, ..Start::default() }).unwrap();
+        session.run(|_| ()).unwrap();
+        session.images().unwrap()
+    });
+    let usual = Request { classes: vec![1], seeds: vec![4], settings: model.settings() };
+    assert!(made[0] == model.generate(cpu(), &usual).unwrap());
+    assert!(made[0] != made[1] && made[1] != made[2] && made[0] == made[3]);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_and_the_next_call_works() {
+    let model = tiny();
+    let (places, size) = (model.places().unwrap(), model.image_size());
+    let usual = request(&model, &[1], &[2]);
+    let image = Image::new(size, size, vec![100; size * size * 3]).unwrap();
+    let small = Image::new(size - 1, size, vec![100; (size - 1) * size * 3]).unwrap();
+    let mask = vec![true; size * size];
+    let says = |error: Error, words: &[&str]| {
+        let text = error.to_string();
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    };
+    says(model.inpaint(cpu(), &small, &mask, &usual).unwrap_err(), &["image", &format!("{size} x {size}")]);
+    says(model.inpaint(cpu(), &image, &mask[1..], &usual).unwrap_err(), &["mask", &(size * size - 1).to_string()]);
+    says(model.inpaint(cpu(), &image, &vec![false; size * size], &usual).unwrap_err(), &["mask", "0 true"]);
+    says(model.redraw(cpu(), &image, 1.5, &usual).unwrap_err(), &["share", "1.5"]);
+    says(model.redraw(cpu(), &image, f64::NAN, &usual).unwrap_err(), &["share", "NaN"]);
+    says(model.variations(cpu(), &[0; 3], 1.0, &usual).unwrap_err(), &["codes", "3"]);
+    says(model.variations(cpu(), &vec![1 << 30; places], 1.0, &usual).unwrap_err(), &["codes of image 0", "1073741824"]);
+    says(model.decode(cpu(), &[0.0; 3]).unwrap_err(), &["tokens", "3 numbers"]);
+    says(model.encode(cpu(), &small).unwrap_err(), &["image"]);
+
+    let all = Outputs { known_places: places, ..Outputs::IMAGE };
+    says(model.session(cpu(), 1, &usual.settings, all).unwrap_err(), &["known_places", &places.to_string()]);
+    let outputs = Outputs { known_places: 2, ..Outputs::IMAGE };
+    let mut session = model.session(cpu(), 1, &usual.settings, outputs).unwrap();
+    let width = model.encode(cpu(), &image).unwrap().continuous.len() / places;
+    let known = |count: usize| Known {
+        places: (0..places).map(|place| place < count).collect(),
+        tokens: vec![0.5; places * width],
+    };
+    let mut begin = |known: Vec<Known>| session.begin_with(&[1], &[2], &Start { known, ..Start::default() });
+    says(begin(vec![]).unwrap_err(), &["known places", "1 images", "found 0"]);
+    says(begin(vec![known(2), known(2)]).unwrap_err(), &["known places", "found 2"]);
+    says(begin(vec![known(3)]).unwrap_err(), &["known places of image 0", "found 3 of"]);
+    says(begin(vec![Known { tokens: vec![0.0], ..known(2) }]).unwrap_err(), &["tokens of image 0", "1 numbers"]);
+    let nan = Known { tokens: vec![f32::NAN; places * width], ..known(2) };
+    says(begin(vec![nan]).unwrap_err(), &["tokens of image 0", "NaN"]);
+    begin(vec![known(2)]).unwrap();
+    session.run(|_| ()).unwrap();
+    let tokens = session.tokens().unwrap();
+    assert!(tokens[0][..2 * width].iter().all(|&x| x == 0.5) && tokens[0][2 * width] != 0.5);
+    says(session.begin(&[1], &[2]).unwrap_err(), &["known places"]);
+}
