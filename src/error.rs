@@ -139,6 +139,8 @@ pub enum DeviceProblem {
     NoDevice,
     /// The GPU has not enough free memory. The next call works.
     Memory,
+    /// GPUs do not compute this, the processor does: 8-bit products, heads of more than 128 numbers.
+    Unsupported,
     /// The driver refuses a kernel: PTX that it cannot read, or for another GPU.
     Kernel,
     /// Kernels could not be launched, or failed as they ran. After the latter the driver refuses all work of the context.

@@ -49,26 +49,38 @@ impl Kernel for HeadNorm {
 }
 
 #[cfg(feature = "cuda")]
-impl super::Launch for HeadNorm {
-    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+impl HeadNorm {
+    /// As the kernel takes it, and blocks of the kernel.
+    fn on(&self, to: &Launcher<'_>) -> Result<(abi::HeadNorm, usize)> {
         let (weight, bias) = match &self.norm {
             Some((weight, bias)) => (to.weight(weight)?, to.weight(bias)?),
             None => (0, 0),
         };
-        // Of a copy, whatever part of the row fits a warp.
-        let head = self.norm.as_ref().map_or(self.out.cols().min(128), |(weight, _)| weight.cols());
+        let head = self.norm.as_ref().map_or(self.out.cols(), |(weight, _)| weight.cols());
+        let (x, out) = (to.view(&self.x)?, to.view(&self.out)?);
         let head_size = small("a head", head)?;
-        let p = abi::HeadNorm {
-            turn: to.turn(),
-            x: to.view(&self.x)?,
-            out: to.view(&self.out)?,
-            weight,
-            bias,
-            head_size,
-            unused: 0,
-        };
-        let heads = self.out.count() * self.out.cols().div_ceil(head);
-        to.call("head_norm", "head_norm", [heads.div_ceil(8), 1, 1], p)
+        let heads = self.out.count() * self.out.cols() / head.max(1);
+        Ok((abi::HeadNorm { turn: to.turn(), x, out, weight, bias, head_size, unused: 0 }, heads.div_ceil(8)))
+    }
+
+    /// Up to three that do not read each other's results, in one launch.
+    pub(crate) fn launch_together(norms: &[&Self], to: &mut Launcher<'_>) -> Result<()> {
+        let each = norms.iter().map(|norm| norm.on(to)).collect::<Result<Vec<_>>>()?;
+        let blocks = each.iter().map(|&(_, blocks)| blocks).max().unwrap_or(0);
+        let mut p = abi::HeadNorms { each: [each[0].0; Self::TOGETHER] };
+        p.each.iter_mut().zip(&each).for_each(|(to, &(norm, _))| *to = norm);
+        to.call("head_norm", "head_norms", [blocks, each.len(), 1], p)
+    }
+
+    /// How many a launch takes.
+    pub(crate) const TOGETHER: usize = 3;
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for HeadNorm {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        let (p, blocks) = self.on(to)?;
+        to.call("head_norm", "head_norm", [blocks, 1, 1], p)
     }
 }
 

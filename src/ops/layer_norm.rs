@@ -191,6 +191,41 @@ impl Along for Scaled<'_> {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl LayerNorm {
+    /// As the kernel takes it.
+    pub(super) fn on(&self, to: &Launcher<'_>) -> Result<abi::LayerNorm> {
+        let (weight, bias) = match &self.affine {
+            Some((weight, bias)) => (to.weight(weight)?, to.weight(bias)?),
+            None => (0, 0),
+        };
+        Ok(abi::LayerNorm {
+            turn: to.turn(),
+            x: to.view(&self.x)?,
+            out: to.view(&self.out.view)?,
+            weight,
+            bias,
+            shift: to.maybe(self.modulation.as_ref().map(|m| &m.shift))?,
+            scale: to.maybe(self.modulation.as_ref().map(|m| &m.scale))?,
+            form: to.form(self.out.form)?,
+            unused: 0,
+        })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl super::Launch for LayerNorm {
+    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        /// Rows that give every multiprocessor some, a row a warp.
+        const MANY: usize = 1024;
+        let (p, rows) = (self.on(to)?, self.x.count());
+        match rows >= MANY && self.x.cols() <= 1024 {
+            true => to.call("layer_norm", "layer_norm", [rows.div_ceil(8), 1, 1], p),
+            false => to.call("layer_norm", "layer_norm_block", [rows, 1, 1], p),
+        }
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -237,34 +272,6 @@ pub(super) mod tests {
                 // The mean is rounded to half an ulp of `far`, then divided by a deviation of about a half.
                 close(&y, &expected, 5e-6 + 2e-6 * far as f64, isa)?;
             }
-        }
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl super::Launch for LayerNorm {
-    fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
-        /// Rows that give every multiprocessor some, a row a warp.
-        const MANY: usize = 1024;
-        let (weight, bias) = match &self.affine {
-            Some((weight, bias)) => (to.weight(weight)?, to.weight(bias)?),
-            None => (0, 0),
-        };
-        let p = abi::LayerNorm {
-            turn: to.turn(),
-            x: to.view(&self.x)?,
-            out: to.view(&self.out.view)?,
-            weight,
-            bias,
-            shift: to.maybe(self.modulation.as_ref().map(|m| &m.shift))?,
-            scale: to.maybe(self.modulation.as_ref().map(|m| &m.scale))?,
-            form: to.form(self.out.form)?,
-            unused: 0,
-        };
-        let rows = self.x.count();
-        match rows >= MANY && self.x.cols() <= 1024 {
-            true => to.call("layer_norm", "layer_norm", [rows.div_ceil(8), 1, 1], p),
-            false => to.call("layer_norm", "layer_norm_block", [rows, 1, 1], p),
         }
     }
 }

@@ -5,7 +5,9 @@
 //! Bytes: every operand once. FLOPs: 2 M N K.
 
 #[cfg(feature = "cuda")]
-use super::on_gpu::{Launcher, Result, Splits, abi, small};
+use super::LayerNorm;
+#[cfg(feature = "cuda")]
+use super::on_gpu::{Launcher, Result, Splits, Tall, abi, small, split};
 use super::product::{Epilogue, Input, Operand, Rows, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -111,8 +113,7 @@ impl Kernel for Linear {
     }
 }
 
-/// The kernel of a product on a GPU, its grid, and memory for sums in several runs of K. Follows from the shape alone, so
-/// that all GPUs add up in the same order.
+/// The kernel of a product on a GPU, its grid, and memory for sums in several runs of K.
 #[cfg(feature = "cuda")]
 struct OnGpu {
     kernel: &'static str,
@@ -124,40 +125,65 @@ struct OnGpu {
 #[cfg(feature = "cuda")]
 impl OnGpu {
     fn of(op: &Linear) -> Self {
-        /// Blocks that keep a large GPU busy: some for each of 132 multiprocessors.
-        const BLOCKS: usize = 264;
         /// Rows that the kernels of few rows take.
         const FEW: usize = 16;
         let (rows, k, pairs) = (op.x.view.count(), op.w.cols(), op.x.form == Form::Pairs);
         let panels = op.w.panels(0..op.w.rows()).len();
         let plain = |kernel, grid| Self { kernel, grid, splits: 1, memory: Splits::default() };
-        // In as many runs of K as fill the GPU, none shorter than `least`.
-        let splits = |tiles: usize, least: usize| BLOCKS.div_ceil(tiles).min(k / least).max(1);
-        let memory = |tiles: usize, splits: usize, each: usize| match splits {
-            1 => Splits::default(),
-            _ => Splits { partial: tiles * splits * each, tickets: tiles },
-        };
-        if op.w.format() != Format::Bf16 {
-            return match rows <= FEW {
-                true => plain("linear_few_f32", [panels, 1, 1]),
-                false => plain("linear_f32", [panels.div_ceil(4), rows.div_ceil(64), 1]),
-            };
+        match (op.w.format() == Format::Bf16, rows <= FEW) {
+            (false, true) => plain("linear_few_f32", [panels, 1, 1]),
+            (false, false) => plain("linear_f32", Tall::small(panels, rows)),
+            (true, true) => {
+                let tiles = panels.div_ceil(2);
+                let (splits, memory) = split(tiles, k, 256, 512);
+                Self { kernel: "linear_few_bf16", grid: [tiles, splits, 1], splits, memory }
+            }
+            (true, false) => {
+                let Tall { large, grid, splits, memory } = Tall::of(panels, rows, k);
+                let kernel = match (large, pairs) {
+                    (true, true) => "linear_bf16_pairs",
+                    (true, false) => "linear_bf16_numbers",
+                    (false, true) => "linear_bf16_pairs_small",
+                    (false, false) => "linear_bf16_numbers_small",
+                };
+                Self { kernel, grid, splits, memory }
+            }
         }
-        if rows <= FEW {
-            let tiles = panels.div_ceil(2);
-            let splits = splits(tiles, 256);
-            let memory = memory(tiles, splits, 512);
-            return Self { kernel: "linear_few_bf16", grid: [tiles, splits, 1], splits, memory };
-        }
-        let large = [panels.div_ceil(8), rows.div_ceil(128), 1];
-        if 2 * large[0] * large[1] >= BLOCKS {
-            return plain(if pairs { "linear_bf16_pairs" } else { "linear_bf16_numbers" }, large);
-        }
-        let (across, down) = (panels.div_ceil(4), rows.div_ceil(64));
-        let splits = splits(across * down, 128);
-        let memory = memory(across * down, splits, 4096);
-        let kernel = if pairs { "linear_bf16_pairs_small" } else { "linear_bf16_numbers_small" };
-        Self { kernel, grid: [across, down, splits], splits, memory }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Linear {
+    /// As the kernel takes it.
+    fn on(&self, to: &Launcher<'_>, OnGpu { splits, memory, .. }: &OnGpu) -> Result<abi::Linear> {
+        let [partial, tickets] = to.splits(*memory);
+        Ok(abi::Linear {
+            turn: to.turn(),
+            x: to.view(&self.x.view)?,
+            out: to.view(&self.out.view)?,
+            w: to.packed(&self.w)?,
+            epilogue: self.epilogue.on(to, self.out.form)?,
+            partial,
+            tickets,
+            form: to.form(self.x.form)?,
+            splits: small("runs of K", *splits)?,
+        })
+    }
+
+    /// Whether [`Linear::launch_normed`] takes the two.
+    pub(crate) fn takes(&self, norm: &LayerNorm) -> bool {
+        /// Numbers of a row that the kernel has room for.
+        const MOST: usize = 1472;
+        let few = OnGpu::of(self).kernel == "linear_few_bf16";
+        few && norm.out == self.x && self.x.form == Form::Pairs && norm.x.cols() <= MOST
+    }
+
+    /// The product of what `norm` leaves, in one launch with it. That is left nowhere else.
+    pub(crate) fn launch_normed(&self, norm: &LayerNorm, to: &mut Launcher<'_>) -> Result<()> {
+        let on = OnGpu::of(self);
+        let abi::LayerNorm { x, weight, bias, shift, scale, .. } = norm.on(to)?;
+        let linear = abi::Linear { x, form: 0, ..self.on(to, &on)? };
+        to.call("norm_linear", "norm_linear_few_bf16", on.grid, abi::NormLinear { linear, weight, bias, shift, scale })
     }
 }
 
@@ -168,20 +194,9 @@ impl super::Launch for Linear {
     }
 
     fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
-        let OnGpu { kernel, grid, splits, memory } = OnGpu::of(self);
-        let [partial, tickets] = to.splits(memory);
-        let p = abi::Linear {
-            turn: to.turn(),
-            x: to.view(&self.x.view)?,
-            out: to.view(&self.out.view)?,
-            w: to.packed(&self.w)?,
-            epilogue: self.epilogue.on(to, self.out.form)?,
-            partial,
-            tickets,
-            form: to.form(self.x.form)?,
-            splits: small("runs of K", splits)?,
-        };
-        to.call("linear", kernel, grid, p)
+        let on = OnGpu::of(self);
+        let p = self.on(to, &on)?;
+        to.call("linear", on.kernel, on.grid, p)
     }
 }
 

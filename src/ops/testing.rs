@@ -87,12 +87,12 @@ pub(crate) fn gpu() -> Option<&'static Gpu> {
     FOUND.get_or_init(find).as_ref()
 }
 
-/// What a plan leaves in `out` on the GPU, if there is one and it is not of 8-bit numbers, which GPUs do not compute with.
+/// What a plan leaves in `out` on the GPU, if there is one and its kernels do that.
 #[cfg(feature = "cuda")]
 fn on_gpu(plan: &Plan, out: View) -> Option<(String, Vec<f32>)> {
     let gpu = gpu()?;
     let mut on_gpu = match GpuPlan::new(gpu, Arc::default(), plan) {
-        Err(Error::Device { found, .. }) if found.starts_with("q8") => return None,
+        Err(Error::Device { problem: DeviceProblem::Unsupported, .. }) => return None,
         made => made.unwrap(),
     };
     let mut cursor = on_gpu.start(plan).unwrap();

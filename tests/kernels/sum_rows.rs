@@ -124,7 +124,8 @@ fn one_source_is_a_copy_whatever_its_bits() {
             let y = both(|order| {
                 let mut x = Buffer::new(4, 1, d, LIES[(lie + 1) % 3], |i| data[i]);
                 let mut out = Buffer::new(2, 2, d, LIES[lie], |_| 0);
-                let sources = [Source { rows: x.view(), kind: ROWS, ..NONE }, NONE, NONE, NONE, NONE, NONE];
+                let mut sources = [NONE; 8];
+                sources[0] = Source { rows: x.view(), kind: ROWS, ..NONE };
                 let params = SumRows { turn: turn(), out: out.view(), count: 1, activation: 0, sources };
                 launch("sum_rows", "sum_rows", &params, [2, 1, 1], order);
                 out.result()

@@ -171,7 +171,12 @@ struct Head<'a> {
 #[cfg(feature = "cuda")]
 impl super::Launch for Attention {
     fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
+        /// Numbers of a head that the kernels have room for.
+        const MOST: usize = 128;
         let (groups, queries, d) = (self.q.layout.groups, self.q.layout.rows, self.head_size());
+        if d > MOST {
+            return Err(to.unsupported("attention", "heads of at most 128 numbers", d));
+        }
         let p = abi::Attention {
             turn: to.turn(),
             q: to.view(&self.q)?,

@@ -14,7 +14,7 @@ mod winograd;
 
 use super::group_norm::Scale;
 #[cfg(feature = "cuda")]
-use super::on_gpu::{Launcher, Result, abi, small};
+use super::on_gpu::{Launcher, Result, Splits, Tall, abi, small};
 use super::product::Epilogue;
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -205,10 +205,35 @@ impl Kernel for Conv {
 }
 
 #[cfg(feature = "cuda")]
+impl Conv {
+    fn on_gpu(&self) -> Tall {
+        let k = self.kernel * self.kernel * self.x.cols();
+        Tall::of(self.out.cols().div_ceil(PANEL), self.out.count(), k)
+    }
+
+    fn is_f32(&self) -> bool {
+        self.filter.matrix().format() != Format::Bf16
+    }
+}
+
+#[cfg(feature = "cuda")]
 impl super::Launch for Conv {
+    fn splits(&self) -> Splits {
+        if self.is_f32() { Splits::default() } else { self.on_gpu().memory }
+    }
+
     fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
         let norm = self.norm.as_ref();
         let pixels = |n| small("pixels", n);
+        let Tall { large, grid, splits, memory } = self.on_gpu();
+        let (kernel, grid, memory) = match (self.is_f32(), large) {
+            (true, _) => {
+                ("conv_f32", Tall::small(self.out.cols().div_ceil(PANEL), self.out.count()), Splits::default())
+            }
+            (false, true) => ("conv_bf16", grid, memory),
+            (false, false) => ("conv_bf16_small", grid, memory),
+        };
+        let [partial, tickets] = to.splits(memory);
         let p = abi::Conv {
             turn: to.turn(),
             x: to.view(&self.x)?,
@@ -216,8 +241,8 @@ impl super::Launch for Conv {
             out: to.view(&self.out)?,
             w: to.taps(&self.filter, self.out.cols())?,
             epilogue: self.epilogue.on(to, Form::Numbers)?,
-            partial: 0,
-            tickets: 0,
+            partial,
+            tickets,
             activation: norm.map_or(Activation::Identity, |norm| norm.activation) as i32,
             form: 0,
             cin: small("channels", self.x.cols())?,
@@ -227,9 +252,9 @@ impl super::Launch for Conv {
             padding: pixels(self.padding)?,
             upsample: i32::from(self.upsample),
             out_width: pixels(self.out_width)?,
-            splits: 1,
+            splits: small("runs of K", splits)?,
         };
-        to.call("conv", "conv_f32", [1, 1, 1], p)
+        to.call("conv", kernel, grid, p)
     }
 }
 

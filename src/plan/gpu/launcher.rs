@@ -7,12 +7,16 @@ use crate::error::{DeviceProblem, Error, Result};
 use crate::plan::{Space, View};
 use crate::tensor::{Filter, Form, Format, Matrix, Weight};
 use bytemuck::Pod;
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A launch, ready to be put into a stream.
+#[derive(Clone)]
 pub(super) struct Call {
-    /// The op of its segment.
-    pub(super) op: usize,
-    launch: Box<dyn Fn(&Stream) -> Result<()> + Send>,
+    name: &'static str,
+    launch: Arc<dyn Fn(&Stream) -> Result<()> + Send + Sync>,
 }
 
 impl Call {
@@ -28,8 +32,39 @@ impl Call {
 
 impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Call").field("op", &self.op).finish_non_exhaustive()
+        f.debug_tuple("Call").field(&self.name).finish()
     }
+}
+
+/// Words of a memory, in all turns together.
+pub(super) type Words = (Space, Range<usize>);
+
+/// The memory that an op uses.
+#[derive(Debug, Clone)]
+pub(super) struct Touched {
+    pub(super) written: Words,
+    /// Whether that has no gaps.
+    pub(super) dense: bool,
+    /// Of all its operands, what it writes among them.
+    pub(super) operands: Vec<Words>,
+}
+
+impl Touched {
+    /// Whether any operand shares a word with `words`.
+    pub(super) fn uses(&self, words: &Words) -> bool {
+        self.operands.iter().any(|operand| overlap(operand, words))
+    }
+
+    /// Whether it writes all of `words` and uses none of them otherwise.
+    pub(super) fn writes_over(&self, words: &Words) -> bool {
+        let (space, all) = &self.written;
+        let covers = self.dense && *space == words.0 && all.start <= words.1.start && words.1.end <= all.end;
+        covers && self.operands.iter().filter(|operand| overlap(operand, words)).count() == 1
+    }
+}
+
+fn overlap(a: &Words, b: &Words) -> bool {
+    a.0 == b.0 && a.1.start < b.1.end && b.1.start < a.1.end
 }
 
 /// Memory of the GPU: where it starts and its words.
@@ -74,15 +109,20 @@ pub(crate) struct Launcher<'a> {
     pub(super) places: &'a Places,
     /// Turns of the segment.
     pub(super) repeat: usize,
-    /// The op at work.
-    pub(super) op: usize,
     pub(super) calls: Vec<Call>,
+    /// Operands so far.
+    pub(super) operands: RefCell<Vec<Words>>,
 }
 
 impl Launcher<'_> {
     /// Where the turn of the segment lies.
     pub(crate) fn turn(&self) -> Address {
         self.places.turn
+    }
+
+    /// The words of a view.
+    pub(super) fn words(&self, view: &View) -> Words {
+        (view.space, view.span(0).start..view.span(self.repeat.max(1) - 1).end)
     }
 
     /// A view as kernels take it. Panics if it is not inside its memory in every turn, which no plan does.
@@ -92,7 +132,9 @@ impl Launcher<'_> {
             Space::Scratch => self.places.scratch,
             Space::Shared(block) => self.places.shared[block],
         };
-        assert!(view.span(self.repeat.max(1) - 1).end <= place.words, "{view:?} in {} words", place.words);
+        let words = self.words(view);
+        assert!(words.1.end <= place.words, "{view:?} in {} words", place.words);
+        self.operands.borrow_mut().push(words);
         let l = view.layout;
         Ok(abi::View {
             base: place.start + 4 * view.at as u64,
@@ -126,7 +168,7 @@ impl Launcher<'_> {
             Format::F32 => 0,
             Format::Wide => 1,
             Format::Bf16 => 2,
-            Format::Q8 => return Err(self.no_q8(&format!("`{}`", w.name()))),
+            Format::Q8 => return Err(self.unsupported(&format!("`{}`", w.name()), "f32 or bf16", "q8")),
         };
         let start = self.resident.weight(self.stream, w.name(), w.stored(), w.held())?;
         let first = w.panels(0..w.rows()).start * w.panel_words();
@@ -157,16 +199,17 @@ impl Launcher<'_> {
         match form {
             Form::Numbers => Ok(0),
             Form::Pairs => Ok(1),
-            Form::Blocks => Err(self.no_q8("rows of blocks")),
+            Form::Blocks => Err(self.unsupported("rows of blocks", "f32 or bf16", "q8")),
         }
     }
 
-    fn no_q8(&self, what: &str) -> Error {
+    /// The error of what the kernels do not do.
+    pub(crate) fn unsupported(&self, what: &str, expected: &str, found: impl Display) -> Error {
         Error::Device {
-            problem: DeviceProblem::Kernel,
+            problem: DeviceProblem::Unsupported,
             what: format!("{what} on {}", self.gpu.device().name()),
-            expected: "f32 or bf16".to_owned(),
-            found: "q8, which runs on the CPU only".to_owned(),
+            expected: expected.to_owned(),
+            found: format!("{found}, which only the processor computes"),
         }
     }
 
@@ -178,7 +221,13 @@ impl Launcher<'_> {
     }
 
     /// Adds a launch of kernel `name` of `file` in a grid of blocks.
-    pub(crate) fn call<P: Pod + Send>(&mut self, file: &'static str, name: &str, grid: [usize; 3], p: P) -> Result<()> {
+    pub(crate) fn call<P: Pod + Send + Sync>(
+        &mut self,
+        file: &'static str,
+        name: &'static str,
+        grid: [usize; 3],
+        p: P,
+    ) -> Result<()> {
         let Kernel { function, threads } = self.gpu.kernels().get::<P>(file, name)?;
         let [x, y, z] = grid;
         if x * y * z == 0 {
@@ -200,7 +249,7 @@ impl Launcher<'_> {
         // them; they point into memory of the plan, within it by `view`, and into weights. That this is there, and that
         // nothing races, is the duty of who calls `Call::launch`.
         let launch = move |stream: &Stream| unsafe { function.launch(stream, launch, &p) };
-        self.calls.push(Call { op: self.op, launch: Box::new(launch) });
+        self.calls.push(Call { name, launch: Arc::new(launch) });
         Ok(())
     }
 }

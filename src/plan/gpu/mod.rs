@@ -4,6 +4,7 @@
 //! the GPU's memory, the turn, which the segment's last launch advances. So a segment is one graph however often it
 //! repeats, and the host only says "again".
 
+mod fuse;
 mod launcher;
 mod weights;
 
@@ -16,7 +17,8 @@ use super::{Cursor, Plan, Profile, Segment, SharedBlock, Space, View};
 use crate::cuda::{DeviceBuffer, Event, Gpu, Graph, Stream, abi};
 use crate::error::Result;
 use bytemuck::Pod;
-use launcher::{Call, Place, Places};
+use launcher::{Call, Place, Places, Touched};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -36,15 +38,18 @@ pub struct GpuPlan {
     turn: DeviceBuffer<i32>,
     partial: DeviceBuffer<f32>,
     tickets: DeviceBuffer<u32>,
-    /// Holds the weights.
-    _resident: Arc<Resident>,
+    /// Has the weights.
+    resident: Arc<Resident>,
 }
 
-/// A segment's launches, and the same as a graph.
+/// A segment's launches, op by op and the one that advances the turn, and as a graph, where some ops share a launch.
 #[derive(Debug)]
 struct Recorded {
-    calls: Vec<Call>,
     graph: Graph,
+    single: Vec<Vec<Call>>,
+    advance: Vec<Call>,
+    /// Those of the graph.
+    _fused: Vec<Call>,
 }
 
 impl Drop for GpuPlan {
@@ -86,7 +91,7 @@ impl GpuPlan {
             kept,
             gpu: gpu.clone(),
             stream,
-            _resident: resident,
+            resident,
         };
         let segments = plan.segments.iter().map(|segment| new.record(segment)).collect::<Result<_>>()?;
         new.segments = segments;
@@ -104,23 +109,26 @@ impl GpuPlan {
         }
     }
 
+    /// What turns the ops of a segment of `repeat` turns into launches.
+    fn launcher<'a>(&'a self, places: &'a Places, repeat: usize) -> Launcher<'a> {
+        let Self { gpu, stream, resident, .. } = self;
+        Launcher { gpu, stream, resident, places, repeat, calls: Vec::new(), operands: RefCell::default() }
+    }
+
     fn record(&self, segment: &Segment) -> Result<Recorded> {
         let places = self.places();
-        let mut launcher = Launcher {
-            gpu: &self.gpu,
-            stream: &self.stream,
-            resident: &self._resident,
-            places: &places,
-            repeat: segment.repeat,
-            op: 0,
-            calls: Vec::new(),
-        };
-        for (op, step) in segment.steps.iter().enumerate() {
-            launcher.op = op;
+        let mut launcher = self.launcher(&places, segment.repeat);
+        let (mut single, mut touched) = (Vec::new(), Vec::new());
+        for step in &segment.steps {
             step.op.launch(&mut launcher)?;
+            single.push(std::mem::take(&mut launcher.calls));
+            let (out, operands) = (&step.out.view, launcher.operands.take());
+            let dense = out.is_dense() && (out.step == 0 || segment.repeat == 1);
+            touched.push(Touched { written: launcher.words(out), dense, operands });
         }
+        let mut calls = fuse::fused(segment, &single, &touched, &mut launcher)?;
+        let mut advance = Vec::new();
         if segment.repeat > 1 {
-            // The turn after the last is the first again, which is where every segment starts.
             let turns = small("turns of a segment", segment.repeat)?;
             launcher.call(
                 "advance",
@@ -128,14 +136,15 @@ impl GpuPlan {
                 [1, 1, 1],
                 abi::Advance { turn: self.turn.ptr().0, turns, unused: 0 },
             )?;
+            advance = launcher.calls;
         }
-        let calls = launcher.calls;
+        calls.extend(advance.iter().cloned());
         // SAFETY: all memory that the launches use is this plan's or the resident's, which it holds; of the former nothing
-        // else makes use, the latter is only read but for a shared block that is still this plan's alone. The graph is
-        // dropped with the launches.
+        // else makes use, the latter is only read but for a shared block that is still this plan's alone. The functions
+        // that the launches use live as long as the calls, which are kept beside the graph.
         let work = |stream: &Stream| calls.iter().try_for_each(|call| unsafe { call.launch(stream) });
         let graph = Graph::record(&self.stream, work)?;
-        Ok(Recorded { calls, graph })
+        Ok(Recorded { graph, single, advance, _fused: calls })
     }
 
     /// Bytes on the GPU that nobody else has.
@@ -181,15 +190,7 @@ impl GpuPlan {
         let (bytes, row) = (l.rows * 3, (l.rows * 3).div_ceil(4));
         let buffer = DeviceBuffer::<u32>::new(self.gpu.context(), "pictures", l.groups * row)?;
         let places = Places { scratch: place(&buffer), ..self.places() };
-        let mut launcher = Launcher {
-            gpu: &self.gpu,
-            stream: &self.stream,
-            resident: &self._resident,
-            places: &places,
-            repeat: 1,
-            op: 0,
-            calls: Vec::new(),
-        };
+        let mut launcher = self.launcher(&places, 1);
         let out = View { space: Space::Scratch, at: 0, step: 0, layout: crate::tensor::Layout::dense(l.groups, row) };
         let (x, out) = (launcher.view(&view)?, launcher.view(&out)?);
         let grid = [(l.groups * row).div_ceil(256), 1, 1];
@@ -254,7 +255,7 @@ impl GpuPlan {
     /// Runs one turn op by op, each by itself.
     fn time(&self, segment: &Segment, recorded: &Recorded, profile: &mut Profile) -> Result<()> {
         let [start, end] = [Event::new(self.gpu.context())?, Event::new(self.gpu.context())?];
-        for calls in recorded.calls.chunk_by(|a, b| a.op == b.op) {
+        for (calls, step) in recorded.single.iter().zip(&segment.steps) {
             start.record(&self.stream)?;
             for call in calls {
                 // SAFETY: as in `record`; the stream runs one plan's work at a time, in order.
@@ -262,8 +263,11 @@ impl GpuPlan {
             }
             end.record(&self.stream)?;
             end.synchronize()?;
-            let op = &segment.steps[calls[0].op].op;
-            profile.add(segment.stage, op, end.since(&start)?, true);
+            profile.add(segment.stage, &step.op, end.since(&start)?, true);
+        }
+        for call in &recorded.advance {
+            // SAFETY: as above.
+            unsafe { call.launch(&self.stream) }?;
         }
         Ok(())
     }
