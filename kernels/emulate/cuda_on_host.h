@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <csetjmp>
 #include <ucontext.h>
 #include <vector>
 
@@ -32,8 +33,27 @@ struct Copy {
     int size, bytes;
 };
 
-struct Fiber {
+// Where a fiber, or who runs them, goes on. Once it has begun it is switched to without a system call, of which swapcontext
+// makes two; but the sanitizers follow only that.
+struct Place {
     ucontext_t context;
+    jmp_buf jump;
+    bool begun = false;
+
+    void go_to(Place& to) {
+        begun = true;
+#if defined(__SANITIZE_ADDRESS__)
+        swapcontext(&context, &to.context);
+#else
+        if (_setjmp(jump)) return;
+        if (to.begun) _longjmp(to.jump, 1);
+        setcontext(&to.context);
+#endif
+    }
+};
+
+struct Fiber {
+    Place place;
     std::unique_ptr<char[]> stack;
     void* fake_stack = nullptr;
     unsigned number = 0;
@@ -56,10 +76,11 @@ struct Block {
     std::map<int, std::vector<unsigned char>> shared;
     std::function<void()> body;
     Fiber* now = nullptr;
-    ucontext_t outside;
+    Place outside;
     void* outside_fake = nullptr;
     const void* outside_stack = nullptr;
     size_t outside_size = 0;
+    bool from_outside = false;
     bool backwards = false;
     unsigned idle = 0; // switches since anybody got on
 };
@@ -72,6 +93,17 @@ inline void die(const char* why) {
         block->now->number, why);
     abort();
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+// A fiber goes on, or begins.
+inline void arrived(void* fake_stack) {
+    Block& b = *block;
+    const void* stack;
+    size_t size;
+    __sanitizer_finish_switch_fiber(fake_stack, &stack, &size);
+    if (b.from_outside) b.outside_stack = stack, b.outside_size = size, b.from_outside = false;
+}
+#endif
 
 // Goes on with the next thread that is not done, or outside if there is none.
 inline void next() {
@@ -88,30 +120,29 @@ inline void next() {
         return;
     }
     if (++b.idle > 4 * count) die("waits at a barrier that not all threads reach");
-    ucontext_t* context = to ? &to->context : &b.outside;
     if (to) b.now = to;
 #if defined(__SANITIZE_ADDRESS__)
     const void* stack = to ? (const void*)to->stack.get() : b.outside_stack;
-    __sanitizer_start_switch_fiber(from->done ? nullptr : &from->fake_stack, stack, to ? STACK : b.outside_size);
+    __sanitizer_start_switch_fiber(&from->fake_stack, stack, to ? STACK : b.outside_size);
 #endif
-    swapcontext(&from->context, context);
+    from->place.go_to(to ? to->place : b.outside);
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(from->fake_stack, nullptr, nullptr);
+    arrived(from->fake_stack);
 #endif
 }
 
 inline void enter() {
     Block& b = *block;
 #if defined(__SANITIZE_ADDRESS__)
-    if (!b.outside_stack)
-        __sanitizer_finish_switch_fiber(nullptr, &b.outside_stack, &b.outside_size);
-    else
-        __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+    arrived(nullptr);
 #endif
-    b.body();
-    b.now->done = true;
-    b.idle = 0;
-    next();
+    // A thread of every block to come.
+    for (;;) {
+        b.body();
+        b.now->done = true;
+        b.idle = 0;
+        next();
+    }
 }
 
 // Waits until `count` threads are here; the last runs `act`. `kind` must be the same for all.
@@ -147,7 +178,7 @@ template <class T> T* shared(int key, size_t count) {
 
 inline void run_block(unsigned threads) {
     Block& b = *block;
-    b.fibers.resize(threads);
+    if (b.fibers.size() != threads) b.fibers = std::vector<Fiber>(threads);
     b.warps.assign((threads + 31) / 32, Meeting());
     b.all = Meeting();
     b.shared.clear();
@@ -157,19 +188,21 @@ inline void run_block(unsigned threads) {
         f.number = i;
         f.done = false;
         f.copies.assign(1, {});
-        if (!f.stack) f.stack.reset(new char[STACK]);
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.get();
-        f.context.uc_stack.ss_size = STACK;
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, enter, 0);
+        if (f.stack) continue;
+        f.stack.reset(new char[STACK]);
+        ucontext_t& context = f.place.context;
+        getcontext(&context);
+        context.uc_stack.ss_sp = f.stack.get();
+        context.uc_stack.ss_size = STACK;
+        context.uc_link = nullptr;
+        makecontext(&context, enter, 0);
     }
     b.now = &b.fibers[b.backwards ? threads - 1 : 0];
 #if defined(__SANITIZE_ADDRESS__)
-    b.outside_stack = nullptr;
+    b.from_outside = true;
     __sanitizer_start_switch_fiber(&b.outside_fake, b.now->stack.get(), STACK);
 #endif
-    swapcontext(&b.outside, &b.now->context);
+    b.outside.go_to(b.now->place);
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(b.outside_fake, nullptr, nullptr);
 #endif

@@ -167,14 +167,14 @@ fn strays_are_found() {
     let counts = run(&with_kernels(&[]), || {
         let context = context();
         let stream = Stream::new(&context).unwrap();
-        let values = DeviceBuffer::from_slice(&stream, "numbers", &[0.0; 10]).unwrap();
+        let values = DeviceBuffer::from_slice(&stream, "numbers", &[0.0f32; 10]).unwrap();
         let stray = Module::load(&context, "lab.ptx", LAB).unwrap().function::<Add>("stray").unwrap();
         let parameters = Add { values: values.ptr(), count: 10, amount: 1.0 };
         // SAFETY: it writes into the border that this driver keeps around all memory.
         unsafe { stray.launch(&stream, blocks(1), &parameters) }.unwrap();
     });
     if let Some(counts) = counts {
-        assert_eq!(counts.of("misuses"), 1);
+        assert_eq!(counts.of("misuses"), 1, "{counts:?}");
         assert_eq!(counts.first_misuse(), "an allocation of 40 bytes was written outside of");
     }
 }

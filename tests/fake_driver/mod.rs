@@ -12,13 +12,13 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// What a driver's library is named by.
-pub const DRIVER: &str = "DISCON_CUDA_DRIVER";
+pub(crate) const DRIVER: &str = "DISCON_CUDA_DRIVER";
 /// Set in the processes that [`run`] starts.
 const CHILD: &str = "DISCON_TEST_CHILD";
 
 /// What the fake driver has counted: `fake_cuda_count` in devices.cpp names them.
 #[derive(Debug)]
-pub struct Counts {
+pub(crate) struct Counts {
     counts: BTreeMap<String, i64>,
     first_misuse: String,
 }
@@ -26,13 +26,13 @@ pub struct Counts {
 impl Counts {
     /// The count of that name.
     #[track_caller]
-    pub fn of(&self, name: &str) -> i64 {
+    pub(crate) fn of(&self, name: &str) -> i64 {
         self.counts[name]
     }
 
     /// Nothing is left, and nothing was called as it may not be.
     #[track_caller]
-    pub fn clean(&self) {
+    pub(crate) fn clean(&self) {
         assert_eq!(self.of("misuses"), 0, "{}", self.first_misuse);
         for name in ["contexts", "streams", "events", "buffers", "bytes", "modules", "graphs", "left_behind"] {
             assert_eq!(self.of(name), 0, "{name} that are left: {:?}", self.counts);
@@ -40,7 +40,7 @@ impl Counts {
     }
 
     /// What the first call was that may not be made so.
-    pub fn first_misuse(&self) -> &str {
+    pub(crate) fn first_misuse(&self) -> &str {
         &self.first_misuse
     }
 }
@@ -48,7 +48,7 @@ impl Counts {
 /// Runs `body`, a closure in a test, in a process of its own over the fake driver with these settings, and hands out what was
 /// counted; of a process that has not loaded the driver, nothing. It tests nothing, and says so, without a C++ compiler.
 #[track_caller]
-pub fn run<F: FnOnce()>(settings: &[(&str, &str)], body: F) -> Option<Counts> {
+pub(crate) fn run<F: FnOnce()>(settings: &[(&str, &str)], body: F) -> Option<Counts> {
     if std::env::var_os(CHILD).is_some() {
         body();
         return None;
@@ -74,7 +74,7 @@ pub fn run<F: FnOnce()>(settings: &[(&str, &str)], body: F) -> Option<Counts> {
 
 /// As [`run`], and in the end nothing is left and nothing was called as it may not be.
 #[track_caller]
-pub fn run_clean<F: FnOnce()>(settings: &[(&str, &str)], body: F) {
+pub(crate) fn run_clean<F: FnOnce()>(settings: &[(&str, &str)], body: F) {
     if let Some(counts) = run(settings, body) {
         counts.clean();
     }
@@ -83,7 +83,7 @@ pub fn run_clean<F: FnOnce()>(settings: &[(&str, &str)], body: F) {
 /// The count of that name now, in a process that [`run`] started.
 #[cfg(feature = "cuda")]
 #[track_caller]
-pub fn count(name: &str) -> i64 {
+pub(crate) fn count(name: &str) -> i64 {
     let path = std::env::var_os(DRIVER).unwrap();
     let name = std::ffi::CString::new(name).unwrap();
     // SAFETY: the library of this folder, loaded already; the function's type is what it has there.
@@ -98,20 +98,20 @@ pub fn count(name: &str) -> i64 {
 }
 
 /// The fake driver, compiled. Without a C++ compiler none, which is said aloud.
-pub fn driver() -> Option<&'static Path> {
+pub(crate) fn driver() -> Option<&'static Path> {
     static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let sources = ["devices.cpp", "kernels.cpp", "memory.cpp", "streams.cpp"];
     DRIVER.get_or_init(|| compiled("fake_cuda.so", &sources)).as_deref()
 }
 
 /// The folder of the kernels of `lab.ptx`, compiled for the host.
-pub fn kernels() -> Option<&'static Path> {
+pub(crate) fn kernels() -> Option<&'static Path> {
     static KERNELS: OnceLock<Option<PathBuf>> = OnceLock::new();
     KERNELS.get_or_init(|| compiled("lab.so", &["lab.cpp"])?.parent().map(Path::to_owned)).as_deref()
 }
 
 /// The PTX of those kernels.
-pub const LAB: &str = include_str!("lab.ptx");
+pub(crate) const LAB: &str = include_str!("lab.ptx");
 
 /// A shared library of sources beside this one, compiled if it is older than any file here.
 fn compiled(name: &str, sources: &[&str]) -> Option<PathBuf> {
