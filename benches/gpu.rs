@@ -130,7 +130,8 @@ impl Case {
     fn product(&self, b: &mut Builder, sets: usize) -> Result<(Vec<Op>, Operand)> {
         let [m, k, n] = self.size;
         let form = Form::Pairs;
-        let pair = |x: &[f32]| u32::from(bf16::from_f32(x[0]).to_bits()) | u32::from(bf16::from_f32(x[1]).to_bits()) << 16;
+        let pair =
+            |x: &[f32]| u32::from(bf16::from_f32(x[0]).to_bits()) | u32::from(bf16::from_f32(x[1]).to_bits()) << 16;
         let words: Vec<i32> = numbers(m * k, 0).chunks(2).map(|x| pair(x) as i32).collect();
         let x = Operand { view: b.constant_i32(&words, form.words(k))?, form };
         let out = Operand { view: b.kept(m, form.words(n))?, form };

@@ -20,8 +20,25 @@ def verdict(found, target):
     return "met" if found >= target else "missed"
 
 
-def by_part(x):
-    return [((x["part"], x["shape"]), x["seconds"])]
+def targets(about):
+    return STAGE_TARGETS.get(about["batch"], {}) if about["size"] in ("b", "l") else {}
+
+
+def part_seconds(results):
+    """Median seconds by peer and part."""
+    measured = [x for x in results if "part" in x and x["part"] != "copy"]
+    return r.medians(measured, lambda x: [((x["part"], x["shape"]), x["seconds"])])
+
+
+def beside_peer(results):
+    """By part: the fastest peer's time over ours, and the target of that."""
+    seconds, found = part_seconds(results), {}
+    for name, ours in seconds.get(r.OURS, {}).items():
+        peers = [s[name] for p, s in seconds.items() if p != r.OURS and name in s]
+        aim, of = PART_TARGETS.get(name, (None, None))
+        if peers:
+            found[name] = min(peers) / ours, aim if of == BESIDE_PEER else None
+    return found
 
 
 def images(about, results):
@@ -32,10 +49,9 @@ def images(about, results):
     if len(seconds) > 1 and r.OURS in seconds:
         ratios = r.speedups(seconds)
         rows += [[f"{names.get(p, p)} / {r.OURS}", *(f"{x[stage]:.2f}" for stage in r.STAGES)] for p, x in ratios.items()]
-        targets = STAGE_TARGETS.get(about["batch"], {}) if about["size"] in ("b", "l") else {}
-        if targets:
-            cell = lambda s: f"{targets[s]:g}: {verdict(ratios[r.FASTEST][s], targets[s])}" if s in targets else ""
-            rows.append(["target", *map(cell, r.STAGES)])
+        if aims := targets(about):
+            cell = lambda s: f"{aims[s]:g}: {verdict(ratios[r.FASTEST][s], aims[s])}" if s in aims else ""
+            rows.append([f"target of {r.FASTEST} / {r.OURS}", *map(cell, r.STAGES)])
     lines = [f"{head}; hash of our pictures: {r.hashes(results)}", r.table(["engine", *r.STAGES], rows)]
     return "\n\n".join([*lines, *told(about)])
 
@@ -55,21 +71,19 @@ def copy_bandwidth(results):
 def parts(about, results):
     """Microseconds and rates by engine; what stands beside the targets."""
     copy, names = copy_bandwidth(results), r.titles([x for x in results if "part" in x])
-    seconds = r.medians([x for x in results if x.get("part") != "copy"], lambda x: by_part(x) if "part" in x else [])
+    seconds, beside = part_seconds(results), beside_peer(results)
     ours = seconds.get(r.OURS, {})
-    fastest = {n: min(s[n] for p, s in seconds.items() if p != r.OURS and n in s) for n in ours
-               if any(n in s for p, s in seconds.items() if p != r.OURS)}
     rows = []
     for name in dict.fromkeys(n for s in seconds.values() for n in s):
         flops, moved = work(*name)
         cell = lambda s: f"{r.number(1e6 * s)}, {r.number(flops / s / 1e12)}, {r.number(moved / s / 1e9)}"
         shares = {}
-        if name in fastest:
-            shares[BESIDE_PEER] = fastest[name] / ours[name]
+        if name in beside:
+            shares[BESIDE_PEER] = beside[name][0]
         if name in ours and copy:
             shares[OF_COPY] = moved / ours[name] / copy
-        target, of = PART_TARGETS.get(name, (None, None))
-        aim = "" if target is None else f"{target:.0%} {of}"
+        target, of = PART_TARGETS.get(name, (0, ""))
+        aim = f"{target:.0%} {of}" if of else ""
         if of in shares:
             aim += f": {verdict(shares[of], target)}"
         rows.append([f"{name[0]} {name[1]}", *(cell(s[name]) if name in s else "" for s in seconds.values()),
