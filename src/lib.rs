@@ -27,7 +27,7 @@
 //! pipeline  Model, Session, Request, Image: what a caller sees
 //! verify    the engine against known answers
 //! peak      what the machine can do at most
-//! cuda      NVIDIA GPUs: the driver, memory, kernels, graphs (feature `cuda`; nothing above it runs there yet)
+//! cuda      NVIDIA GPUs: the driver, memory, kernels, graphs (feature `cuda`); `plan::gpu` runs plans there
 //! ```
 //!
 //! # An image from one call

@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_machine_does_something_and_less_than_everything() {
-        let peaks = Peaks::measure(&Cpu::new(1).unwrap()).unwrap();
+        let peaks = Peaks::measure(Cpu::new(1).unwrap()).unwrap();
         for precision in Precision::ALL {
             assert!(peaks.flops(precision).is_some_and(|f| (1e6..1e14).contains(&f)), "{precision}: {peaks:?}");
         }

@@ -15,7 +15,8 @@ fn fixture(name: &str) -> String {
 /// Runs the command in `dir`. Whatever happens, it does not panic.
 fn discon(dir: &TempDir, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_discon"));
-    let out = command.args(args).current_dir(dir).env_remove("DISCON_MODEL").output().unwrap();
+    let out =
+        command.args(args).current_dir(dir).env_remove("DISCON_MODEL").env("DISCON_DEVICE", "cpu").output().unwrap();
     assert!(!text(&out.stderr).contains("panicked"), "{args:?}: {}", text(&out.stderr));
     out
 }

@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
 fn pictures(model: &Model) -> Vec<Image> {
     let settings = Settings { rounds: 3, steps: 4, ..model.settings() };
     let request = Request { classes: vec![1, 2], seeds: vec![5, 6], settings };
-    model.generate(&Cpu::new(2).unwrap(), &request).unwrap()
+    model.generate(Cpu::new(2).unwrap(), &request).unwrap()
 }
 
 fn is_used_in_place_and_makes_the_same_pictures(name: &str) {
@@ -29,7 +29,7 @@ fn is_used_in_place_and_makes_the_same_pictures(name: &str) {
         let from_source = Model::open_as(fixture(name), precision).unwrap();
         assert_eq!(from_source.precision(), precision);
         assert!(pictures(&model) == pictures(&from_source), "{name} {precision}");
-        let cases = verify::verify(&model, dir.path(), &Cpu::new(1).unwrap(), &mut |_| {}).unwrap();
+        let cases = verify::verify(&model, dir.path(), Cpu::new(1).unwrap(), &mut |_| {}).unwrap();
         assert_eq!(cases.iter().filter(|c| c.passed()).count(), 15, "{name} {precision}");
     }
 }

@@ -169,7 +169,7 @@ fn given_the_codes_that_stage_1_drew_the_pictures_are_the_same() {
 fn another_thread_can_cancel_at_any_time() {
     let model = model("tiny");
     let long = Settings { rounds: 16, steps: 1000, ..model.settings() };
-    let mut session = model.session(&Cpu::new(2).unwrap(), 16, &long, Outputs::IMAGE).unwrap();
+    let mut session = model.session(Cpu::new(2).unwrap(), 16, &long, Outputs::IMAGE).unwrap();
     for wait in [0, 3, 20] {
         session.begin(&[1; 16], &[10; 16]).unwrap();
         let canceller = session.canceller();

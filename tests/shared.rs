@@ -14,7 +14,7 @@ fn model() -> Model {
 fn session(model: &Model, steps: usize) -> Session {
     let settings = Settings { rounds: 3, steps, ..model.settings() };
     assert!(settings.discrete_guidance != 1.0 && settings.guidance != 1.0, "there is a class of none");
-    model.session(&Cpu::new(1).unwrap(), 1, &settings, Outputs::IMAGE).unwrap()
+    model.session(Cpu::new(1).unwrap(), 1, &settings, Outputs::IMAGE).unwrap()
 }
 
 /// The picture, in steps of one op, and how many of them prepared.

@@ -52,7 +52,7 @@ fn every_class_gives_pictures_of_its_own() {
     let classes: Vec<usize> = (0..model.config().classes.len()).collect();
     let settings = Settings { rounds: 4, steps: 10, ..model.settings() };
     let seeds = vec![11; classes.len()];
-    let images = model.generate(&Cpu::new(2).unwrap(), &Request { classes, seeds, settings }).unwrap();
+    let images = model.generate(Cpu::new(2).unwrap(), &Request { classes, seeds, settings }).unwrap();
     for (i, image) in images.iter().enumerate() {
         let (mean, deviation) = moments(image);
         // Neither flat nor black nor white: there is a drawing in it.

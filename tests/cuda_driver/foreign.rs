@@ -62,7 +62,7 @@ impl Host {
 }
 
 /// Work in a host's context and stream, in this thread and in another where nothing is current, leaves both as they were.
-pub fn works_in_a_hosts_context() {
+pub(crate) fn works_in_a_hosts_context() {
     Device::all().unwrap();
     let host = Host::new();
     let (raw, stream) = (host.context(), host.stream());

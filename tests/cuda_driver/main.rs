@@ -14,6 +14,8 @@ mod devices;
 mod errors;
 #[cfg(feature = "cuda")]
 mod foreign;
+#[cfg(all(feature = "cuda", feature = "cli"))]
+mod generate;
 #[cfg(feature = "cuda")]
 mod graphs;
 #[cfg(feature = "cuda")]

@@ -7,49 +7,49 @@ use discon::cuda::{Context, Device, DeviceBuffer, DevicePtr, Event, Function, Gr
 /// What the kernels `add` and `stray` of `lab.ptx` take.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct Add {
+pub(crate) struct Add {
     pub values: DevicePtr,
     pub count: u32,
     pub amount: f32,
 }
 
 /// The settings with which the fake driver runs the kernels of `lab.ptx`, and others.
-pub fn with_kernels<'a>(others: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+pub(crate) fn with_kernels<'a>(others: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let folder = kernels().map(|folder| folder.to_str().unwrap()).unwrap_or_default();
     [&[("FAKE_CUDA_KERNELS", folder)], others].concat()
 }
 
 /// The first GPU.
-pub fn context() -> Context {
+pub(crate) fn context() -> Context {
     Context::primary(&Device::open(0).unwrap()).unwrap()
 }
 
 /// The kernel `add`.
-pub fn add(context: &Context) -> Function<Add> {
+pub(crate) fn add(context: &Context) -> Function<Add> {
     Module::load(context, "lab.ptx", LAB).unwrap().function("add").unwrap()
 }
 
 /// As many blocks of the kernels of `lab.ptx` as `count` values need.
-pub fn blocks(count: usize) -> Launch {
+pub(crate) fn blocks(count: usize) -> Launch {
     Launch { grid: [count.div_ceil(32) as u32, 1, 1], block: [32, 1, 1], shared_bytes: 0 }
 }
 
 /// Adds `amount` to all of `values`, some time.
-pub fn start_adding(function: &Function<Add>, stream: &Stream, values: &DeviceBuffer<f32>, amount: f32) {
+pub(crate) fn start_adding(function: &Function<Add>, stream: &Stream, values: &DeviceBuffer<f32>, amount: f32) {
     let parameters = Add { values: values.ptr(), count: values.len() as u32, amount };
     // SAFETY: the kernel stays within the values, and its callers here wait before they drop them.
     unsafe { function.launch(stream, blocks(values.len()), &parameters) }.unwrap();
 }
 
 /// All that is in a buffer.
-pub fn contents(stream: &Stream, buffer: &DeviceBuffer<f32>) -> Vec<f32> {
+pub(crate) fn contents(stream: &Stream, buffer: &DeviceBuffer<f32>) -> Vec<f32> {
     let mut values = vec![f32::NAN; buffer.len()];
     buffer.read(stream, 0, &mut values).unwrap();
     values
 }
 
 /// Up, a kernel, down.
-pub fn computes(context: &Context, stream: &Stream) {
+pub(crate) fn computes(context: &Context, stream: &Stream) {
     let numbers: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let values = DeviceBuffer::from_slice(stream, "numbers", &numbers).unwrap();
     let add = add(context);
@@ -60,7 +60,7 @@ pub fn computes(context: &Context, stream: &Stream) {
 }
 
 /// Copies of all kinds and sizes, none among them.
-pub fn copies(context: &Context, stream: &Stream) {
+pub(crate) fn copies(context: &Context, stream: &Stream) {
     let mut a = DeviceBuffer::<u16>::zeroed(stream, "words", 100).unwrap();
     assert_eq!((a.len(), a.bytes(), a.is_empty()), (100, 200, false));
     a.write(stream, 97, &[1, 2, 3]).unwrap();
@@ -81,7 +81,7 @@ pub fn copies(context: &Context, stream: &Stream) {
 }
 
 /// Recorded work does nothing until it is launched, and then each time.
-pub fn replays(context: &Context, stream: &Stream) {
+pub(crate) fn replays(context: &Context, stream: &Stream) {
     let add = add(context);
     let mut values = DeviceBuffer::from_slice(stream, "numbers", &[1.0; 40]).unwrap();
     let before = DeviceBuffer::from_slice(stream, "numbers", &[0.0; 40]).unwrap();
@@ -107,7 +107,7 @@ pub fn replays(context: &Context, stream: &Stream) {
 }
 
 /// Events order streams and tell times.
-pub fn events(context: &Context) {
+pub(crate) fn events(context: &Context) {
     let (one, two) = (Stream::new(context).unwrap(), Stream::new(context).unwrap());
     let add = add(context);
     let values = DeviceBuffer::from_slice(&one, "numbers", &vec![0.0; 1 << 20]).unwrap();
@@ -132,7 +132,7 @@ pub fn events(context: &Context) {
 }
 
 /// Two threads, a stream each, one module.
-pub fn threads(context: &Context) {
+pub(crate) fn threads(context: &Context) {
     let add = add(context);
     let work = |amount: f32| {
         let stream = Stream::new(context).unwrap();

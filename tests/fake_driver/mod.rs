@@ -66,9 +66,9 @@ pub(crate) fn run<F: FnOnce()>(settings: &[(&str, &str)], body: F) -> Option<Cou
     assert!(said.contains("running 1 test"), "no test is named {name}: {said}{cried}");
     assert!(out.status.success(), "with {settings:?}:\n{said}{cried}");
     let report = std::fs::read_to_string(report.path()).unwrap();
-    let lines = report.lines().filter_map(|line| line.split_once(' '));
+    let mut lines = report.lines().filter_map(|line| line.split_once(' '));
     let counts = lines.clone().filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?))).collect();
-    let first_misuse = lines.last().map(|(_, text)| text.to_owned()).unwrap_or_default();
+    let first_misuse = lines.next_back().map(|(_, text)| text.to_owned()).unwrap_or_default();
     Some(Counts { counts, first_misuse })
 }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 const DEFAULT_MODEL: &str = "weights/avatars-64";
 /// Names another, for all commands of a shell.
 const MODEL_VARIABLE: &str = "DISCON_MODEL";
+/// Names another device than the first GPU.
+const DEVICE_VARIABLE: &str = "DISCON_DEVICE";
 /// The most images a session makes at a time.
 const AT_ONCE: usize = 16;
 /// Sessions that need more memory than this make fewer images at a time.
@@ -52,8 +54,10 @@ pub(crate) struct DeviceArgs {
     /// auto takes the first GPU that this build of discon, its driver, its memory and the model allow, and else says in a
     /// line why not and takes the processor; it takes the processor also where --threads or --isa is given. `discon
     /// devices` lists what there is. The pictures of a GPU differ from those of the processor by roundings.
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    device: String,
+    ///
+    /// Without it what the environment variable DISCON_DEVICE says, else auto.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// Take GPU kernels from DIR/*.ptx in the place of this program's own of the same names
     #[cfg(feature = "cuda")]
     #[arg(long, value_name = "DIR")]
@@ -65,7 +69,8 @@ pub(crate) struct DeviceArgs {
 impl DeviceArgs {
     /// The device for a model.
     pub(crate) fn device(&self, model: &Model) -> Result<Device> {
-        let ordinal = match self.device.as_str() {
+        let device = self.name();
+        let ordinal = match device.as_str() {
             "cpu" => return self.cpu.cpu().map(Device::from),
             "auto" => None,
             "cuda" => Some(0),
@@ -94,12 +99,17 @@ impl DeviceArgs {
         outputs: Outputs,
     ) -> Result<Session> {
         match model.session(&*device, batch, settings, outputs) {
-            Err(why @ Error::Device { .. }) if self.device == "auto" => {
+            Err(why @ Error::Device { .. }) if self.name() == "auto" => {
                 *device = self.instead(&why)?;
                 model.session(&*device, batch, settings, outputs)
             }
             done => done,
         }
+    }
+
+    fn name(&self) -> String {
+        let given = self.device.clone().or_else(|| std::env::var(DEVICE_VARIABLE).ok());
+        given.filter(|name| !name.is_empty()).unwrap_or_else(|| "auto".to_owned())
     }
 
     fn instead(&self, why: &Error) -> Result<Device> {
@@ -116,7 +126,7 @@ impl DeviceArgs {
 
     #[cfg(not(feature = "cuda"))]
     fn gpu(&self, _ordinal: usize) -> Result<Device> {
-        Err(Error::setting("device", "auto or cpu: this build of discon has no CUDA (feature `cuda`)", &self.device))
+        Err(Error::setting("device", "auto or cpu: this build of discon has no CUDA (feature `cuda`)", self.name()))
     }
 
     /// The first GPU, or why not, where one is wanted at all.

@@ -12,14 +12,23 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Puts a launch into a stream.
+type Start = dyn Fn(&Stream) -> Result<()> + Send + Sync;
+
 /// A launch, ready to be put into a stream.
 #[derive(Clone)]
 pub(super) struct Call {
     name: &'static str,
-    launch: Arc<dyn Fn(&Stream) -> Result<()> + Send + Sync>,
+    launch: Arc<Start>,
 }
 
 impl Call {
+    /// The kernel.
+    #[cfg(test)]
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Puts the launch into `stream`.
     ///
     /// # Safety

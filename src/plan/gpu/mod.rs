@@ -299,3 +299,6 @@ impl Flight {
         stream.synchronize()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Which ops share a launch, and that they give what they give one after the other.
+
+use super::*;
+use crate::ops::testing::{gpu, numbers, weight_as};
+use crate::ops::{HeadNorm, LayerNorm, Linear, Operand, SumRows};
+use crate::plan::{Builder, Stage};
+use crate::tensor::{DType, Form, Format, Layout, Matrix};
+
+/// Names of the launches of the first segment's graph.
+fn names(plan: &GpuPlan) -> Vec<&'static str> {
+    plan.segments[0]._fused.iter().map(Call::name).collect()
+}
+
+/// A norm and the product behind it; `change` adds what may follow. The launches, and the product's result by the graph and
+/// launch by launch.
+fn normed(rows: usize, change: impl Fn(&mut Builder, View, View) -> Result<()>) -> Option<Vec<&'static str>> {
+    let gpu = gpu()?;
+    let (k, n) = (96, 48);
+    let w = Matrix::pack(&weight_as(DType::BF16, &[n, k], &numbers(n * k, 1)), Format::Bf16).unwrap();
+    let mut b = Builder::new();
+    let x = b.constant(&numbers(rows * k, 2), k).unwrap();
+    let out = b.kept(rows, n).unwrap();
+    b.segment(Stage::Encode, 0, 1);
+    let h = b.scratch(rows, k / 2).unwrap();
+    let operand = Operand { view: h, form: Form::Pairs };
+    b.push(LayerNorm { x, affine: None, modulation: None, out: operand });
+    b.push(Linear::new(operand, &w, None, out));
+    change(&mut b, h, out).unwrap();
+    let plan = b.finish();
+    let mut made = [false, true].map(|single| {
+        let mut on_gpu = GpuPlan::new(gpu, Arc::default(), &plan).unwrap();
+        let mut cursor = on_gpu.start(&plan).unwrap();
+        let mut profile = Profile::default();
+        on_gpu.run(&plan, &mut cursor, single.then_some(&mut profile), |_| false).unwrap();
+        (names(&on_gpu), on_gpu.read::<u32>(out).unwrap())
+    });
+    assert_eq!(made[0].1, made[1].1);
+    Some(std::mem::take(&mut made[0].0))
+}
+
+/// Writes over a whole view.
+fn write_over(b: &mut Builder, h: View) -> Result<()> {
+    let other = b.constant(&numbers(h.count() * h.cols(), 3), h.cols())?;
+    b.push(SumRows::copy(other, h));
+    Ok(())
+}
+
+#[test]
+fn a_norm_that_one_product_reads_is_part_of_it() {
+    let Some(names) = normed(4, |b, h, _| write_over(b, h)) else { return };
+    assert_eq!(names, ["norm_linear_few_bf16", "sum_rows"]);
+}
+
+#[test]
+fn a_norm_that_others_read_is_not() {
+    let alone = |names: Option<Vec<&'static str>>| {
+        names.is_none_or(|names| names[..2] == ["layer_norm_block", "linear_few_bf16"])
+    };
+    // By an op after, that reads it, or some of it, before it is written over; and who knows who comes after the segment.
+    assert!(alone(normed(4, |b, h, _| {
+        let copy = b.kept(4, h.cols())?;
+        b.push(SumRows::copy(h, copy));
+        write_over(b, h)
+    })));
+    assert!(alone(normed(4, |b, h, _| write_over(b, h.rows(0..3)))));
+    assert!(alone(normed(4, |b, h, _| write_over(b, h.columns(0..40)))));
+    // From its first word to its last, but not every row between.
+    assert!(alone(normed(5, |b, h, _| {
+        let every_other = Layout { rows: 3, row_stride: 2 * h.cols(), ..h.layout };
+        let other = b.constant(&numbers(3 * h.cols(), 3), h.cols())?;
+        b.push(SumRows::copy(other, h.relaid(every_other)));
+        Ok(())
+    })));
+    assert!(alone(normed(4, |_, _, _| Ok(()))));
+}
+
+#[test]
+fn a_norm_of_many_rows_is_not() {
+    let names = normed(17, |b, h, _| write_over(b, h));
+    assert!(names.is_none_or(|names| names[..2] == ["layer_norm_block", "linear_bf16_pairs_small"]));
+}
+
+#[test]
+fn norms_of_heads_share_a_launch_unless_they_follow_from_each_other() {
+    let Some(gpu) = gpu() else { return };
+    let launches = |from: [usize; 4]| {
+        let mut b = Builder::new();
+        let mut views = vec![b.constant(&numbers(3 * 8, 1), 8).unwrap()];
+        (0..4).for_each(|_| views.push(b.kept(3, 8).unwrap()));
+        b.segment(Stage::Encode, 0, 1);
+        for (i, from) in from.into_iter().enumerate() {
+            b.push(HeadNorm { x: views[from], norm: None, out: views[i + 1] });
+        }
+        let plan = b.finish();
+        let mut on_gpu = GpuPlan::new(gpu, Arc::default(), &plan).unwrap();
+        let mut cursor = on_gpu.start(&plan).unwrap();
+        on_gpu.run(&plan, &mut cursor, None, |_| false).unwrap();
+        assert!(views[1..].iter().all(|v| on_gpu.read::<f32>(*v).unwrap() == numbers(3 * 8, 1)));
+        names(&on_gpu)
+    };
+    assert_eq!(launches([0, 0, 0, 0]), ["head_norms", "head_norm"]);
+    assert_eq!(launches([0, 1, 0, 0]), ["head_norm", "head_norms"]);
+    assert_eq!(launches([0, 0, 2, 3]), ["head_norms", "head_norm", "head_norm"]);
+}
