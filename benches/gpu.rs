@@ -80,7 +80,7 @@ impl Case {
         };
         let size: [usize; 3] = size.try_into().map_err(|_| wrong())?;
         let fits = match part {
-            Part::Product => size[1] % 2 == 0 && size[2] % 2 == 0,
+            Part::Product => size[1].is_multiple_of(2) && size[2].is_multiple_of(2),
             Part::Attention => size[2] <= 128,
         };
         let fits = fits && size.iter().all(|n| (1..=1 << 14).contains(n));
@@ -148,7 +148,7 @@ impl Case {
 
     fn attention(&self, b: &mut Builder, sets: usize) -> Result<(Vec<Op>, Operand)> {
         let [all, places, d] = self.size;
-        let groups = if all % HEADS == 0 { all / HEADS } else { 1 };
+        let groups = if all.is_multiple_of(HEADS) { all / HEADS } else { 1 };
         let heads = all / groups;
         let out = b.kept(groups * places, heads * d)?.grouped(groups);
         let values = numbers(groups * places * 3 * heads * d, 1);

@@ -9,8 +9,8 @@
 #   images    pictures: b and l alone, b in a batch of 64, beside PyTorch; images-b, images-l and images-b-64 are one each
 #   kernels   every op of a picture of b
 # From the environment: PYTHON, one with torch, numpy and safetensors (python3); TIMES, runs of each engine by turns (2); LIMIT, seconds
-# of a check (300); QUICK=1 takes tiny sizes, to try this script: its figures mean nothing. PEER_DEVICE=cpu tries it where PyTorch
-# finds no GPU.
+# of a check (300). To try this script without a GPU: `. tests/emulated-gpu --env`, then QUICK=1, which takes tiny sizes, and
+# PEER_DEVICE=cpu, for PyTorch; the figures mean nothing then, and `kernels` takes hours to measure the peaks of an emulation.
 # Exits 2 if there is no GPU, 1 if anything failed; all else is done before.
 set -uo pipefail
 usage() { sed -n '3,14s/^# //p' "$0" >&2; exit 64; }
