@@ -3,7 +3,6 @@
     PYTHON benches/peers/report.py
 """
 import re
-from pathlib import Path
 
 import matplotlib
 from matplotlib import pyplot as plt

@@ -31,9 +31,8 @@ class Part:
         self.t = tensors
 
     @staticmethod
-    def load(path):
-        tensors = load_file(path, device=str(torch.get_default_device()))
-        part = Part({k: v.to(torch.get_default_dtype()) for k, v in tensors.items()})
+    def load(path, device):
+        part = Part({k: v.to(torch.get_default_dtype()) for k, v in load_file(path, device=device).items()})
         for name, value in part.t.items():
             if value.dim() == 4:
                 part.t[name] = value.contiguous(memory_format=torch.channels_last)
@@ -85,7 +84,7 @@ class Discrete:
         mods = [b.linear("adaLN_modulation.1", silu) for b in self.blocks]
         last = p.linear("adaln_before_head.adaLN_modulation.1", silu)
         size = (cond.shape[0], c["heads"], places + 1, c["hidden_size"] // c["heads"])
-        cache = [(torch.empty(size), torch.empty(size)) for _ in self.blocks]
+        cache = [(cond.new_empty(size), cond.new_empty(size)) for _ in self.blocks]
         x, ids = p.t["cls_token"].expand(cond.shape[0], -1, -1), []
         for at in range(tokens + 1):
             x = x + p.t["pos_embed"][:, at:at + 1]
@@ -139,7 +138,7 @@ class Continuous:
         """z [2B, L, D]; `known` places, the same for all rows."""
         p, front = self.p, prefix.shape[1]
         x = torch.cat([prefix, p.linear("z_proj", tokens)], 1) + p.t["encoder_pos_embed_learned"]
-        seen = torch.cat([torch.arange(front), front + known])
+        seen = torch.cat([torch.arange(front, device=known.device), front + known])
         x = p.linear("decoder_embed", self.stack("encoder", p.norm("z_proj_ln", x)[:, seen]))
         full = p.t["mask_token"].expand(len(x), front + tokens.shape[1], -1).clone()
         full[:, seen] = x
@@ -160,8 +159,8 @@ class Continuous:
     def head(self, z, steps, guidance):
         p, n, c = self.p, "diffloss.net.", self.c["token_dim"]
         condition, rows = p.linear(n + "cond_embed", z), len(z) // 2
-        freqs = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
-        x = torch.randn(rows, c)
+        freqs = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32, device=z.device) / 128)
+        x = torch.randn(rows, c, device=z.device)
         for i in range(steps):
             a = 999.0 * (1 - i / max(1, steps - 1)) * freqs
             a = torch.cat([a.cos(), a.sin()]).to(z.dtype)
@@ -256,7 +255,6 @@ def main():
         sys.exit("torch_graph.py: PyTorch finds no GPU to use")
     if args.graphs and not on_gpu:
         sys.exit("torch_graph.py: --graphs are of --device cuda")
-    torch.set_default_device(args.device)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     # Shapes come again with every picture: the fastest of cuDNN's ways is looked for once.
@@ -265,7 +263,7 @@ def main():
     if args.threads:
         torch.set_num_threads(args.threads)
     cfg = json.loads((args.model / "discon.json").read_text())
-    part = {n: Part.load(args.model / f"{n}.safetensors") for n in ("rar", "discon", "vae")}
+    part = {n: Part.load(args.model / f"{n}.safetensors", args.device) for n in ("rar", "discon", "vae")}
     discrete = Discrete(part["rar"], cfg["rar"], cfg["sampling"]["rar"])
     continuous, decoder = Continuous(part["discon"], cfg["discon"]), Decoder(part["vae"], cfg["vae"])
     if args.compile:
@@ -295,11 +293,11 @@ def main():
             spent[stage] += time.perf_counter() - start
             return result
 
-        classes = torch.randint(0, cfg["discon"]["num_classes"], (batch,))
+        classes = torch.randint(0, cfg["discon"]["num_classes"], (batch,), device=args.device)
         codes = clock("discrete", classes, drawn)
         prefix = clock("condition", classes, codes, call=continuous.prefix)
         # Both guidance halves of the batch, one below the other.
-        tokens, order, left = torch.zeros(2 * batch, places, c), torch.randperm(places), places
+        tokens, order, left = torch.zeros(2 * batch, places, c, device=args.device), torch.randperm(places, device=args.device), places
         for r in range(rounds):
             keep = max(1, min(left - 1, math.floor(places * math.cos(math.pi / 2 * (r + 1) / rounds))))
             keep = 0 if r == rounds - 1 else keep
