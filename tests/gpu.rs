@@ -7,7 +7,7 @@ use discon::cuda::Gpu;
 use discon::simd::Isa;
 use discon::{Cpu, DeviceProblem, Error, Image, Model, Outputs, Precision, Request, Session, Settings, verify};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -25,8 +25,13 @@ fn gpu() -> Option<&'static Gpu> {
     FOUND.get_or_init(find).as_ref()
 }
 
+/// Where the sources are. Cargo says so where it runs the tests, `benches/gpu.sh` on a machine without it.
+fn sources() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 fn folder(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(model)
+    sources().join("tests/fixtures").join(model)
 }
 
 fn holds(model: &str, precision: Precision) {
@@ -82,7 +87,7 @@ fn difference(a: &[Image], b: &[Image]) -> f64 {
 #[test]
 fn pictures_from_the_same_codes_are_those_of_the_processor() {
     let Some(gpu) = gpu() else { return };
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/avatars-64");
+    let shipped = sources().join("weights/avatars-64");
     for precision in [Precision::F32, Precision::Bf16] {
         let model = Model::open_as(&shipped, precision).unwrap();
         // An emulated GPU takes its time. With fewer steps roundings say little of a GPU: the steps are then so long that

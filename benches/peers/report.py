@@ -3,11 +3,11 @@
     PYTHON benches/peers/report.py
 """
 import re
-from pathlib import Path
 
 import matplotlib
 from matplotlib import pyplot as plt
 
+import gpu_tables
 import results as r
 
 PAGE = r.ROOT / "docs/performance.md"
@@ -20,8 +20,8 @@ PEER_COLOURS = {r.OURS: "#ee6677", "onnxruntime": "#aa3377", "candle": "#bbbbbb"
 SHARE = 0.02
 
 
-def bars(ax, title, groups, colours):
-    """`groups`: bars by name and then by series, each a ratio; from 1 up, or down where it is slower."""
+def bars(ax, title, groups, colours, marks=None):
+    """`groups`: bars by name and then by series, each a ratio; from 1 up, or down where it is slower. `marks`: what is aimed at."""
     series = [s for s in colours if any(s in values for values in groups.values())]
     width = 0.84 / len(series)
     for i, name in enumerate(series):
@@ -30,6 +30,10 @@ def bars(ax, title, groups, colours):
         ax.bar(at, [ratio - 1 for ratio in ratios], 0.92 * width, bottom=1, color=colours[name], label=name)
         for x, ratio in zip(at, ratios):
             ax.annotate(f"{ratio:.1f}", (x, max(ratio, 1)), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+        aims = [(marks or {}).get(group, {}).get(name) for group, values in groups.items() if name in values]
+        for x, aim in zip(at, aims):
+            if aim:
+                ax.hlines(aim, x - width / 2, x + width / 2, "black", linewidth=1.5)
     ax.set_yscale("log", base=2)
     ax.yaxis.set_major_formatter("{x:g} x")
     low, high = ax.get_ylim()
@@ -169,6 +173,37 @@ def single_tables(about, results):
         f"All else:\n\n{r.table(['op', 'size', 'way', 'microseconds', *RATES], others)}"
 
 
+def on_gpu(images, parts):
+    """Times of the fastest peer over ours on a GPU, with the targets as marks."""
+    groups, marks = {}, {}
+    for about, results in images:
+        seconds, name = r.medians(results, r.by_stage), "{size}\n{dtype}\nbatch {batch}".format(**about)
+        if len(seconds) > 1 and r.OURS in seconds:
+            groups[name], marks[name] = r.speedups(seconds)[r.FASTEST], gpu_tables.targets(about)
+    for _, results in parts:
+        for (part, shape), (ratio, target) in gpu_tables.beside_peer(results).items():
+            name = f"{part}\n" + shape.replace(" x ", "\u00d7")
+            groups[name], marks[name] = {"part": ratio}, {"part": target}
+    if not groups:
+        return False
+    fig, ax = plt.subplots(figsize=(max(6, 1.4 * len(groups)), 3.6), layout="constrained")
+    title = "On a GPU: speed-up over the fastest of PyTorch's ways; black: targets"
+    bars(ax, title, groups, STAGE_COLOURS | {"part": "#aa3377"}, marks)
+    ax.tick_params(axis="x", labelsize=7)
+    save(fig, "gpu")
+    return True
+
+
+def gpu_section(files):
+    """Everything measured on a GPU; where nothing was, that."""
+    if not files:
+        return "Nothing has been measured or checked on a GPU yet: the kernels have run under the host's emulation of them alone."
+    images, parts = ([f for f in files if f[0]["kind"] == kind] for kind in ("gpu-images", "gpu-parts"))
+    chart = "![Speed-up over PyTorch on a GPU](images/gpu.svg)" if on_gpu(images, parts) else ""
+    tables = [gpu_tables.TABLES[kind](*f) for kind in gpu_tables.TABLES for f in files if f[0]["kind"] == kind]
+    return "\n\n".join(t for t in [chart, *tables] if t)
+
+
 def fill(page, name, text):
     """The section between its markers, replaced."""
     start, end = f"<!-- made: {name} -->", "<!-- end -->"
@@ -195,6 +230,7 @@ def main():
     page = fill(page, "pictures", "\n".join(r.graph_tables(*f) for f in graphs))
     page = fill(page, "parts", "\n".join(r.parts_tables(*f) for f in parts))
     page = fill(page, "roofline", "\n\n".join([chart("roofline", "Ops below the roofline", graphs), *(ops_table(*f) for f in graphs)]))
+    page = fill(page, "gpu", gpu_section([f for f in files if f[0]["kind"] in gpu_tables.TABLES]))
     page = fill(page, "ops", "\n\n".join([chart("ops", "Single ops below the roofs", singles), *(single_tables(*f) for f in singles)]))
     PAGE.write_text(page)
 

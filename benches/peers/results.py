@@ -1,4 +1,4 @@
-"""What `run`, `parts` and `report.py` share: runs that alternate, files of results, Markdown tables of them.
+"""What `run`, `parts`, `gpu` and `report.py` share: runs that alternate, files of results, Markdown tables of them.
 
 A file of results has one JSON object a line: first what was measured and on which machine, then each run as its engine printed it.
 """
@@ -31,22 +31,34 @@ def load_average():
     return round(load, 2)
 
 
-def printed(command, env=None):
-    """The JSON objects that a command prints, one a line."""
+def printed(command, env=None, failures=None):
+    """The JSON objects that a command prints, one a line. A failure ends all, or is added to `failures`."""
     command = command if isinstance(command, str) else shlex.join(map(str, command))
     done = subprocess.run(command, shell=True, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     objects = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not objects:
-        sys.exit(f"{command}\n{done.stderr}\nexit code {done.returncode}, {len(objects)} results")
+        text = f"{command}\n{done.stderr}\nexit code {done.returncode}, {len(objects)} results"
+        if failures is None:
+            sys.exit(text)
+        print(text, file=sys.stderr)
+        last = (done.stderr.strip().splitlines() or ["no reason told"])[-1]
+        failures.append(f"exit code {done.returncode}: {last}")
     return objects
 
 
-def alternate(commands, times, env=None):
-    """All commands by turns, `times` times: what they printed, each with its peer's name."""
-    results = []
+def alternate(commands, times, env=None, failures=None):
+    """All commands by turns, `times` times: what they printed, each with its peer's name. Where `failures` takes what a failed one
+    said, the others go on, and it does too if it printed anything."""
+    results, commands = [], dict(commands)
     for turn in range(times):
-        for peer, command in commands.items():
-            results += [dict(line, peer=peer, turn=turn) for line in printed(command, env)]
+        for peer, command in list(commands.items()):
+            wrong = None if failures is None else []
+            lines = printed(command, env, wrong)
+            results += [dict(line, peer=peer, turn=turn) for line in lines]
+            if wrong:
+                failures += [f"{peer}: {text}" for text in wrong]
+                if not lines:
+                    del commands[peer]
             print(f"{turn + 1} of {times}: {peer}", file=sys.stderr)
     return results
 
@@ -74,7 +86,8 @@ def titles(results):
     names = {}
     for r in results:
         own = f"{OURS} {r['discon']}" if "discon" in r else r.get("engine", r["peer"])
-        names.setdefault(r["peer"], own + (", compiled" if r.get("compile") else ""))
+        ways = [name for key, name in (("compile", "compiled"), ("graphs", "in CUDA graphs")) if r.get(key)]
+        names.setdefault(r["peer"], ", ".join([own, *ways]))
     return names
 
 
@@ -82,7 +95,7 @@ def medians(results, key):
     """Median seconds by peer and then by what `key` makes of a run: pairs of a name and seconds."""
     seconds = {}
     for r in results:
-        if "peak" not in r:
+        if "peak" not in r and "error" not in r:
             for name, value in key(r):
                 seconds.setdefault(r["peer"], {}).setdefault(name, []).append(value)
     return {peer: {name: median(values) for name, values in by.items()} for peer, by in seconds.items()}
@@ -114,7 +127,10 @@ def peaks(results):
 
 def limits(peak):
     """What the machine can do at most, in words."""
-    f32, bf16, q8, read = (number(peak[name] / 1e9) for name in ("f32", "bf16", "q8", "read_bytes"))
+    f32, bf16, read = (number(peak[name] / 1e9) for name in ("f32", "bf16", "read_bytes"))
+    if peak["q8"] is None:
+        return f"At most {f32} GFLOP/s of f32 and {bf16} of bf16 (by `mma`) in registers, {read} GB/s read and written by a large copy."
+    q8 = number(peak["q8"] / 1e9)
     return f"At most {f32} GFLOP/s of f32, {bf16} of bf16 and {q8} of 8-bit integers in registers, {read} GB/s read from memory."
 
 

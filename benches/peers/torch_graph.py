@@ -1,15 +1,21 @@
 """The graph of a model folder in PyTorch, written to be fast there: fused attention, a fixed KV cache, both guidance halves in one
 batch, channels-last convolutions, RAR's adaptive layers hoisted out of the token loop.
 
-    python benches/peers/torch_graph.py MODEL [--dtype f32|bf16] [--compile] [--rounds R] [--steps T] [--tokens N]
-                                        [--repeat 3] [--threads N]
+    python benches/peers/torch_graph.py MODEL [--device cpu|cuda] [--dtype f32|bf16] [--compile [MODE]] [--graphs] [--batch B]
+                                        [--rounds R] [--steps T] [--tokens N] [--repeat 3] [--threads N]
 
 Prints one JSON object like `discon bench --json`: median seconds by stage. The weights are the folder's, turned into the dtype, which
 is that of the arithmetic too; random numbers are torch's own, so the pictures differ while the work is the same.
+
+On a GPU each stage's time ends when the GPU is through. With --graphs the kernels of a stage are recorded as one CUDA graph for each
+shape of its inputs, as far as the host goes the fastest that PyTorch can be: no Python and no launches are left. That is more than
+`--compile reduce-overhead` does, which records the graph of each compiled function by itself, for each length of the cache anew, and
+copies what a function is given into the graph, here its weights too.
 """
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -25,8 +31,8 @@ class Part:
         self.t = tensors
 
     @staticmethod
-    def load(path):
-        part = Part({k: v.to(torch.get_default_dtype()) for k, v in load_file(path).items()})
+    def load(path, device):
+        part = Part({k: v.to(torch.get_default_dtype()) for k, v in load_file(path, device=device).items()})
         for name, value in part.t.items():
             if value.dim() == 4:
                 part.t[name] = value.contiguous(memory_format=torch.channels_last)
@@ -78,7 +84,7 @@ class Discrete:
         mods = [b.linear("adaLN_modulation.1", silu) for b in self.blocks]
         last = p.linear("adaln_before_head.adaLN_modulation.1", silu)
         size = (cond.shape[0], c["heads"], places + 1, c["hidden_size"] // c["heads"])
-        cache = [(torch.empty(size), torch.empty(size)) for _ in self.blocks]
+        cache = [(cond.new_empty(size), cond.new_empty(size)) for _ in self.blocks]
         x, ids = p.t["cls_token"].expand(cond.shape[0], -1, -1), []
         for at in range(tokens + 1):
             x = x + p.t["pos_embed"][:, at:at + 1]
@@ -94,7 +100,8 @@ class Discrete:
             ramp = (1 - math.cos(((at - 1) / places) ** s["guidance_pow"] * math.pi)) / 2
             yes, no = logits.chunk(2)
             probs = ((no + ((s["guidance"] - 1) * ramp + 1) * (yes - no)) / s["temperature"]).float().softmax(-1)
-            ids.append(torch.multinomial(probs, 1)[:, 0])
+            # What torch.multinomial does, but for its question whether all are probabilities, which waits for the GPU.
+            ids.append((probs / torch.empty_like(probs).exponential_()).argmax(-1))
             x = p.t["embeddings.weight"][torch.cat([ids[-1], ids[-1]])][:, None]
         return F.pad(torch.stack(ids, 1), (0, places - tokens))
 
@@ -131,7 +138,7 @@ class Continuous:
         """z [2B, L, D]; `known` places, the same for all rows."""
         p, front = self.p, prefix.shape[1]
         x = torch.cat([prefix, p.linear("z_proj", tokens)], 1) + p.t["encoder_pos_embed_learned"]
-        seen = torch.cat([torch.arange(front), front + known])
+        seen = torch.cat([torch.arange(front, device=known.device), front + known])
         x = p.linear("decoder_embed", self.stack("encoder", p.norm("z_proj_ln", x)[:, seen]))
         full = p.t["mask_token"].expand(len(x), front + tokens.shape[1], -1).clone()
         full[:, seen] = x
@@ -152,8 +159,8 @@ class Continuous:
     def head(self, z, steps, guidance):
         p, n, c = self.p, "diffloss.net.", self.c["token_dim"]
         condition, rows = p.linear(n + "cond_embed", z), len(z) // 2
-        freqs = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
-        x = torch.randn(rows, c)
+        freqs = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32, device=z.device) / 128)
+        x = torch.randn(rows, c, device=z.device)
         for i in range(steps):
             a = 999.0 * (1 - i / max(1, steps - 1)) * freqs
             a = torch.cat([a.cos(), a.sin()]).to(z.dtype)
@@ -200,62 +207,114 @@ class Decoder:
         return p.conv(n + "conv_out", F.silu(self.group_norm(n + "norm_out", h)))
 
 
+class Recorded:
+    """A stage whose kernels are recorded as a CUDA graph for each shape of its inputs, and played from then on."""
+
+    def __init__(self, call, pool):
+        self.call, self.pool, self.graphs = call, pool, {}
+
+    def __call__(self, *inputs):
+        key = tuple(x.shape if torch.is_tensor(x) else x for x in inputs)
+        if key not in self.graphs:
+            self.graphs[key] = self.record([x.clone() if torch.is_tensor(x) else x for x in inputs])
+        graph, own, result = self.graphs[key]
+        for to, x in zip(own, inputs):
+            if torch.is_tensor(x):
+                to.copy_(x)
+        graph.replay()
+        # The graph writes there again, and the picture may still need it.
+        return result.clone()
+
+    def record(self, own):
+        # What is compiled, chosen or allocated at first is so before the recording, in a stream as that one has.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self.call(*own), self.call(*own)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            result = self.call(*own)
+        return graph, own, result
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", nargs="?", const="default", metavar="MODE", help="torch.compile, in a mode of it")
+    parser.add_argument("--graphs", action="store_true", help="record each stage as a CUDA graph")
     for name in ("rounds", "steps", "tokens", "threads"):
         parser.add_argument("--" + name, type=int)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
+    on_gpu, batch = args.device == "cuda", args.batch
+    if on_gpu and not torch.cuda.is_available():
+        sys.exit("torch_graph.py: PyTorch finds no GPU to use")
+    if args.graphs and not on_gpu:
+        sys.exit("torch_graph.py: --graphs are of --device cuda")
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
+    # Shapes come again with every picture: the fastest of cuDNN's ways is looked for once.
+    torch.backends.cudnn.benchmark = True
     torch.set_default_dtype({"f32": torch.float32, "bf16": torch.bfloat16}[args.dtype])
     if args.threads:
         torch.set_num_threads(args.threads)
     cfg = json.loads((args.model / "discon.json").read_text())
-    part = {n: Part.load(args.model / f"{n}.safetensors") for n in ("rar", "discon", "vae")}
+    part = {n: Part.load(args.model / f"{n}.safetensors", args.device) for n in ("rar", "discon", "vae")}
     discrete = Discrete(part["rar"], cfg["rar"], cfg["sampling"]["rar"])
     continuous, decoder = Continuous(part["discon"], cfg["discon"]), Decoder(part["vae"], cfg["vae"])
     if args.compile:
-        discrete.block = torch.compile(discrete.block, dynamic=True)
-        continuous.block = torch.compile(continuous.block, dynamic=True)
-        continuous.eps, decoder.run = torch.compile(continuous.eps), torch.compile(decoder.run)
+        # Rounds and places of the head bring more shapes than the default allows.
+        torch._dynamo.config.recompile_limit = 256
+        compiled = lambda call, **how: torch.compile(call, mode=args.compile, **how)
+        discrete.block, continuous.block = compiled(discrete.block, dynamic=True), compiled(continuous.block, dynamic=True)
+        continuous.eps, decoder.run = compiled(continuous.eps), compiled(decoder.run)
+    stages = {"discrete": discrete.run, "condition": continuous.condition, "head": continuous.head, "decode": decoder.run}
+    if args.graphs:
+        # Graphs that never play at the same time share memory.
+        pool = torch.cuda.graph_pool_handle()
+        stages = {name: Recorded(call, pool) for name, call in stages.items()}
     s, places, c = cfg["sampling"]["discon"], cfg["discon"]["seq_len"], cfg["discon"]["token_dim"]
     rounds, steps, side = args.rounds or s["ar_steps"], args.steps or s["diffusion_steps"], math.isqrt(places)
     drawn = min(args.tokens or places, places)
-    times = {k: [] for k in ("discrete", "condition", "head", "decode")}
+    times = {k: [] for k in stages}
 
     for repeat in range(args.repeat + 1):
         spent = dict.fromkeys(times, 0.0)
 
-        def clock(stage, call, *inputs):
+        def clock(stage, *inputs, call=None):
             start = time.perf_counter()
-            result = call(*inputs)
+            result = (call or stages[stage])(*inputs)
+            if on_gpu:
+                torch.cuda.synchronize()
             spent[stage] += time.perf_counter() - start
             return result
 
-        classes = torch.randint(0, cfg["discon"]["num_classes"], (1,))
-        codes = clock("discrete", discrete.run, classes, drawn)
-        prefix = clock("condition", continuous.prefix, classes, codes)
-        tokens, order, left = torch.zeros(2, places, c), torch.randperm(places), places
+        classes = torch.randint(0, cfg["discon"]["num_classes"], (batch,), device=args.device)
+        codes = clock("discrete", classes, drawn)
+        prefix = clock("condition", classes, codes, call=continuous.prefix)
+        # Both guidance halves of the batch, one below the other.
+        tokens, order, left = torch.zeros(2 * batch, places, c, device=args.device), torch.randperm(places, device=args.device), places
         for r in range(rounds):
             keep = max(1, min(left - 1, math.floor(places * math.cos(math.pi / 2 * (r + 1) / rounds))))
             keep = 0 if r == rounds - 1 else keep
-            z = clock("condition", continuous.condition, prefix, tokens, order[left:])
+            z = clock("condition", prefix, tokens, order[left:])
             picked = order[keep:left]
-            tokens[:, picked] = clock("head", continuous.head, z[:, picked].flatten(0, 1), steps, s["guidance"])
+            made = clock("head", z[:, picked].flatten(0, 1), steps, s["guidance"]).unflatten(0, (batch, -1))
+            tokens[:, picked] = torch.cat([made, made])
             left = keep
-        latent = tokens[:1].transpose(1, 2).reshape(1, c, side, side).contiguous(memory_format=torch.channels_last)
-        clock("decode", decoder.run, latent)
+        latent = tokens[:batch].transpose(1, 2).reshape(batch, c, side, side).contiguous(memory_format=torch.channels_last)
+        clock("decode", latent)
         if repeat:
             for k, v in spent.items():
                 times[k].append(v)
     median = {k: sorted(v)[len(v) // 2] for k, v in times.items()}
     print(json.dumps({
-        "engine": "torch " + torch.__version__.split("+")[0], "model": cfg["name"], "dtype": args.dtype, "compile": args.compile,
-        "batch": 1, "rounds": rounds, "steps": steps, "tokens": drawn, "threads": torch.get_num_threads(),
+        "engine": "torch " + torch.__version__.split("+")[0], "model": cfg["name"], "dtype": args.dtype, "device": args.device,
+        "compile": bool(args.compile), "mode": args.compile, "graphs": args.graphs, "batch": batch, "rounds": rounds, "steps": steps, "tokens": drawn, "threads": torch.get_num_threads(),
         "seconds": {k: round(v, 5) for k, v in median.items()}, "image_seconds": round(sum(median.values()), 5),
     }))
 
