@@ -161,7 +161,7 @@ struct TokenDrawParams {
     const int* turn;
     View logits;        // [G, B, K]
     View scale;         // [1, 1]
-    View uniforms;      // [B, 1], in [0, 1), or 1 + k where the code is k
+    View uniforms;      // [B, 1], in [0, 1), or 2 + k where the code is k
     View out;           // [B, G] of i32
     double temperature;
 };

@@ -6,6 +6,9 @@
 //                     pairs with an even d
 //   attention_f32     the same in f32, d up to 128: grid (ceil(N / 32), H, G); numbers only
 //   attention_few     few queries, f32: grid (H, N, G); numbers only
+//   attention_wide, attention_wide_bf16
+//                     f32, or of numbers rounded to bf16, d up to 1024 and at most 1536 keys: grid (ceil(N / 4), H, G); numbers only. For the one head of
+//                     the decoder's middle, whose time does not count
 
 #include "common.cuh"
 
@@ -365,3 +368,64 @@ KERNEL(attention_few, 256, AttentionParams) {
     for (int i = 0; i < 4; i++)
         if (at + i < d) to[at + i] = part.sums[i] / part.weights;
 }
+
+enum { WIDE_QUERIES = 4, WIDE_HEAD = 1024, WIDE_KEYS = 1536 };
+
+// Four queries a block: their scores of all keys first, a key a warp, then their results, a column a thread.
+template <bool ROUNDS> DEVICE void attend_wide(const AttentionParams& p, float* q, float* scores, float* inverse) {
+    auto taken = [](float x) { return ROUNDS ? low_number(bf16_pair(x, 0.0f)) : x; };
+    const int turn = turn_now(p.turn), thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    const int d = p.head_size, head = blockIdx.y, group = blockIdx.z, q0 = blockIdx.x * WIDE_QUERIES;
+    const int keys = keys_now(p, turn);
+    for (int i = thread; i < WIDE_QUERIES * d; i += 256) {
+        const int row = smaller(q0 + i / d, p.q.rows - 1);
+        q[i / d * WIDE_HEAD + i % d] = taken(row_of<const float>(p.q, turn, group, row)[head * d + i % d]);
+    }
+    __syncthreads();
+    const float scale = 1.0f / sqrtf((float)d);
+    for (int key = warp; key < keys; key += 8) {
+        const float* k = row_of<const float>(p.k, turn, group, key) + head * d;
+        float sums[WIDE_QUERIES] = {};
+        for (int c = lane; c < d; c += 32)
+#pragma unroll
+            for (int i = 0; i < WIDE_QUERIES; i++) sums[i] = fmaf(q[i * WIDE_HEAD + c], taken(k[c]), sums[i]);
+#pragma unroll
+        for (int i = 0; i < WIDE_QUERIES; i++) {
+            const float sum = warp_sum(sums[i]);
+            if (lane == 0) scores[i * WIDE_KEYS + key] = sum * scale;
+        }
+    }
+    __syncthreads();
+    if (warp < WIDE_QUERIES) {
+        float* mine = scores + warp * WIDE_KEYS;
+        float largest = minus_infinity(), sum = 0.0f;
+        for (int key = lane; key < keys; key += 32) largest = fmaxf(largest, mine[key]);
+#pragma unroll
+        for (int i = 16; i > 0; i /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, i));
+        for (int key = lane; key < keys; key += 32) sum += mine[key] = taken(expf(mine[key] - largest));
+        sum = warp_sum(sum);
+        if (lane == 0) inverse[warp] = 1.0f / sum;
+    }
+    __syncthreads();
+    for (int c = thread; c < d; c += 256) {
+        float sums[WIDE_QUERIES] = {};
+        for (int key = 0; key < keys; key++) {
+            const float v = taken(row_of<const float>(p.v, turn, group, key)[head * d + c]);
+#pragma unroll
+            for (int i = 0; i < WIDE_QUERIES; i++) sums[i] = fmaf(scores[i * WIDE_KEYS + key], v, sums[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < WIDE_QUERIES; i++)
+            if (q0 + i < p.q.rows) row_of<float>(p.out, turn, group, q0 + i)[head * d + c] = sums[i] * inverse[i];
+    }
+}
+
+#define ATTENTION_WIDE(name, ROUNDS)                                                                                   \
+    KERNEL(name, 256, AttentionParams) {                                                                               \
+        SHARED(float, q, WIDE_QUERIES * WIDE_HEAD);                                                                    \
+        SHARED(float, scores, WIDE_QUERIES * WIDE_KEYS);                                                               \
+        SHARED(float, inverse, WIDE_QUERIES);                                                                          \
+        attend_wide<ROUNDS>(p, q, scores, inverse);                                                                    \
+    }
+ATTENTION_WIDE(attention_wide, false)
+ATTENTION_WIDE(attention_wide_bf16, true)

@@ -42,14 +42,6 @@ KERNEL(token_draw, DRAW_WARPS * 32, TokenDrawParams) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, run = pieces(pieces(codes, DRAW_WARPS), 32) * 32;
     const int from = smaller(warp * run, codes), end = smaller(from + run, codes);
     const bool guided = p.logits.groups == 2;
-    const float uniform = *row_of<const float>(p.uniforms, turn, image);
-    int* out = row_of<int>(p.out, turn, image);
-    if (uniform >= 1.0f) {
-        // Not drawn, but given.
-        const int code = smaller((int)uniform - 1, codes - 1);
-        for (int i = threadIdx.x; i < p.out.cols; i += DRAW_WARPS * 32) out[i] = code;
-        return;
-    }
     const Guided logit{
         row_of<const float>(p.logits, turn, 0, image), guided ? row_of<const float>(p.logits, turn, 1, image) : nullptr,
         *row_of<const float>(p.scale, turn, 0)
@@ -71,7 +63,7 @@ KERNEL(token_draw, DRAW_WARPS * 32, TokenDrawParams) {
     __syncthreads();
     double all = 0.0;
     for (int i = 0; i < DRAW_WARPS; i++) all += sums[i];
-    const double aim = uniform * all;
+    const double aim = *row_of<const float>(p.uniforms, turn, image) * all;
 
     // The run in which the sum passes the aim. NaN passes it at once.
     int found = 0;
@@ -88,6 +80,10 @@ KERNEL(token_draw, DRAW_WARPS * 32, TokenDrawParams) {
         }
         before = last_of(sum);
     }
+    // Not drawn, but given.
+    const float uniform = *row_of<const float>(p.uniforms, turn, image);
+    if (uniform >= 2.0f) code = (int)uniform - 2;
     code = smaller(code, codes - 1);
+    int* out = row_of<int>(p.out, turn, image);
     for (int i = lane; i < p.out.cols; i += 32) out[i] = code;
 }

@@ -139,7 +139,7 @@ pub enum DeviceProblem {
     NoDevice,
     /// The GPU has not enough free memory. The next call works.
     Memory,
-    /// GPUs do not compute this, the processor does: 8-bit products, heads of more than 128 numbers.
+    /// GPUs do not compute this, the processor does: 8-bit products, very wide heads.
     Unsupported,
     /// The driver refuses a kernel: PTX that it cannot read, or for another GPU.
     Kernel,

@@ -75,7 +75,8 @@ fn given_codes_are_taken_and_the_others_drawn_after_them() {
     let places = model.places().unwrap();
     let settings = model.settings();
     let run = |codes: Vec<Vec<Option<u32>>>| {
-        let mut session = model.session(cpu(), 2, &settings, Outputs { discrete_tokens: None, ..Outputs::IMAGE }).unwrap();
+        let mut session =
+            model.session(cpu(), 2, &settings, Outputs { discrete_tokens: None, ..Outputs::IMAGE }).unwrap();
         session.begin_with(&[1, 2], &[4, 5], &Start { codes, ..Start::default() }).unwrap();
         session.run(|_| ()).unwrap();
         session.codes().unwrap()
@@ -99,7 +100,8 @@ fn pixels_outside_the_mask_stay_and_those_inside_follow_the_seed() {
     let model = shipped();
     let (image, size) = (picture(&model), model.image_size());
     // Not along the patches' borders.
-    let mask: Vec<bool> = (0..size * size).map(|i| (13..41).contains(&(i % size)) && (5..30).contains(&(i / size))).collect();
+    let mask: Vec<bool> =
+        (0..size * size).map(|i| (13..41).contains(&(i % size)) && (5..30).contains(&(i / size))).collect();
     let request = request(&model, &[1, 1, 6], &[10, 11, 10]);
     let made = model.inpaint(cpu(), &image, &mask, &request).unwrap();
     assert_eq!(made.len(), 3);
@@ -193,7 +195,10 @@ fn what_does_not_fit_is_an_error_and_the_next_call_works() {
     says(model.redraw(cpu(), &image, 1.5, &usual).unwrap_err(), &["share", "1.5"]);
     says(model.redraw(cpu(), &image, f64::NAN, &usual).unwrap_err(), &["share", "NaN"]);
     says(model.variations(cpu(), &[0; 3], 1.0, &usual).unwrap_err(), &["codes", "3"]);
-    says(model.variations(cpu(), &vec![1 << 30; places], 1.0, &usual).unwrap_err(), &["codes of image 0", "1073741824"]);
+    says(
+        model.variations(cpu(), &vec![1 << 30; places], 1.0, &usual).unwrap_err(),
+        &["codes of image 0", "1073741824"],
+    );
     says(model.decode(cpu(), &[0.0; 3]).unwrap_err(), &["tokens", "3 numbers"]);
     says(model.encode(cpu(), &small).unwrap_err(), &["image"]);
 

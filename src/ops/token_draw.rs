@@ -2,7 +2,7 @@
 //!
 //! logits `[G, B, K]`, G = 2 with guidance (conditional first); uniforms `[B, 1]`; out `[B, G]` of i32, the code G
 //! times. The code is the number of cumulative probabilities that are at most the uniform, at most K - 1;
-//! exponentials and sums in f64. A uniform of 1 + k is no draw: the code is k, whatever the logits. FLOPs: some 20 B K.
+//! exponentials and sums in f64. A uniform of 2 + k is no draw: the code is k, whatever the logits. FLOPs: some 20 B K.
 
 #[cfg(feature = "cuda")]
 use super::on_gpu::{Launcher, Result, abi};
@@ -28,7 +28,7 @@ pub struct TokenDraw {
 impl TokenDraw {
     /// What stands in the place of a uniform where the code is not drawn but `code`; exact below 2^24.
     pub fn given(code: u32) -> f32 {
-        1.0 + code as f32
+        2.0 + code as f32
     }
 }
 
@@ -51,8 +51,8 @@ impl Kernel for TokenDraw {
         let batch = self.logits.layout.rows;
         for i in out.rows() {
             let (cond, uniform) = (logits.row(i), uniforms.row(i)[0]);
-            if uniform >= 1.0 {
-                out.row(i).fill((uniform as usize - 1).min(cond.len() - 1) as i32);
+            if uniform >= 2.0 {
+                out.row(i).fill((uniform as usize - 2).min(cond.len() - 1) as i32);
                 continue;
             }
             let guided = |k: usize| match self.logits.layout.groups {

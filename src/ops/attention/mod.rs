@@ -171,11 +171,13 @@ struct Head<'a> {
 #[cfg(feature = "cuda")]
 impl super::Launch for Attention {
     fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
-        /// Numbers of a head that the kernels have room for.
-        const MOST: usize = 128;
+        // What the kernels have room for: numbers of a head, and of wide heads how many and how many keys.
+        const HEAD: usize = 128;
+        const WIDE: (usize, usize) = (1024, 1536);
         let (groups, queries, d) = (self.q.layout.groups, self.q.layout.rows, self.head_size());
-        if d > MOST {
-            return Err(to.unsupported("attention", "heads of at most 128 numbers", d));
+        if d > HEAD && (d > WIDE.0 || self.k.layout.rows > WIDE.1) {
+            let expected = "heads of at most 128 numbers, or of 1024 with at most 1536 keys";
+            return Err(to.unsupported("attention", expected, format!("{d} and {}", self.k.layout.rows)));
         }
         let p = abi::Attention {
             turn: to.turn(),
@@ -199,6 +201,10 @@ impl super::Launch for Attention {
             _ => "attention_bf16_128",
         };
         match (self.is_few(), self.narrow) {
+            (few, narrow) if d > HEAD => {
+                let kernel = if narrow && !few { "attention_wide_bf16" } else { "attention_wide" };
+                to.call("attention", kernel, [queries.div_ceil(4), self.heads, groups], p)
+            }
             (true, _) => to.call("attention", "attention_few", [self.heads, queries, groups], p),
             (false, true) => to.call("attention", tall, [queries.div_ceil(64), self.heads, groups], p),
             (false, false) => to.call("attention", "attention_f32", [queries.div_ceil(32), self.heads, groups], p),
