@@ -148,7 +148,8 @@ def save(fig, name):
 def rates(op, peak):
     """GFLOP/s and GB/s, each with its share of the peak."""
     flops, moved = op["flops"] / op["seconds"], op["bytes"] / op["seconds"]
-    return [r.number(flops / 1e9), f"{flops / peak[op['precision']]:.0%}", r.number(moved / 1e9), f"{moved / peak['read_bytes']:.0%}"]
+    read = op.get("read_bytes", peak["read_bytes"])
+    return [r.number(flops / 1e9), f"{flops / peak[op['precision']]:.0%}", r.number(moved / 1e9), f"{moved / read:.0%}"]
 
 
 RATES = ["GFLOP/s", "of peak", "GB/s", "of a read"]
