@@ -103,6 +103,11 @@ impl Model {
         Self::from_files(ModelFiles::from_bytes(files)?)
     }
 
+    /// The same, to compute in that precision, as [`Model::open_as`].
+    pub fn from_bytes_as(files: impl IntoIterator<Item = (String, SharedBytes)>, precision: Precision) -> Result<Self> {
+        Self::from_files(ModelFiles::from_bytes(files)?.compute_in(precision))
+    }
+
     fn from_files(files: ModelFiles) -> Result<Self> {
         let ModelFiles { config, rar, masked, vae, vq } = files;
         let mut memory = WeightMemory::default();

@@ -1,0 +1,172 @@
+//! Pictures from one call: generated, edited, encoded, decoded.
+
+use crate::device::DeviceHandle;
+use crate::model::ModelHandle;
+use crate::picture::{self, Image, Images};
+use crate::request::{Request, model};
+use crate::status::{Failure, Result, Status, get, give, guard, slice, slice_mut};
+use discon::{Device, Error, Model};
+
+/// Pictures of a model on a device.
+///
+/// # Safety
+/// All are as the header asks.
+unsafe fn made(
+    (handle, device): (*const ModelHandle, *const DeviceHandle),
+    images: *mut *mut Images,
+    make: impl FnOnce(&Model, &Device) -> Result<Vec<discon::Image>>,
+) -> Status {
+    // SAFETY: as the caller says.
+    let make = || Ok(Images(unsafe { make(model(handle)?, &get(device, "device")?.0)? }));
+    // SAFETY: as the caller says.
+    guard(|| unsafe { give(images, "images", make) })
+}
+
+/// Generates the images of a request.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_generate(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    request: *const Request,
+    images: *mut *mut Images,
+) -> Status {
+    // SAFETY: as the header asks.
+    unsafe {
+        made((model, device), images, |model, device| Ok(model.generate(device, &Request::read(request, model)?)?))
+    }
+}
+
+/// Draws anew what `mask` covers of `image`: one picture for each class and seed of the request. `mask` has a byte a pixel, line by line
+/// without gaps, other than 0 where the picture is to be new; elsewhere each pixel stays exactly as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_inpaint(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    image: *const Image,
+    mask: *const u8,
+    mask_count: usize,
+    request: *const Request,
+    images: *mut *mut Images,
+) -> Status {
+    // SAFETY: as the header asks.
+    unsafe {
+        made((model, device), images, |model, device| {
+            let (image, request) = (picture::read(image)?, Request::read(request, model)?);
+            let mask: Vec<bool> = slice(mask, mask_count, "mask")?.iter().map(|&m| m != 0).collect();
+            Ok(model.inpaint(device, &image, &mask, &request)?)
+        })
+    }
+}
+
+/// Draws what lies around a smaller picture, whose left upper corner is to be at (`left`, `top`): one picture for each class and seed of
+/// the request. Its pixels stay exactly as they are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_outpaint(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    image: *const Image,
+    left: usize,
+    top: usize,
+    request: *const Request,
+    images: *mut *mut Images,
+) -> Status {
+    // SAFETY: as the header asks.
+    unsafe {
+        made((model, device), images, |model, device| {
+            let (image, request) = (picture::read(image)?, Request::read(request, model)?);
+            Ok(model.outpaint(device, &image, (left, top), &request)?)
+        })
+    }
+}
+
+/// Draws `share` (0 to 1) of a picture's places anew, chosen by each seed: one picture for each class and seed of the request. All of the
+/// pixels come from the decoder.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_redraw(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    image: *const Image,
+    share: f64,
+    request: *const Request,
+    images: *mut *mut Images,
+) -> Status {
+    // SAFETY: as the header asks.
+    unsafe {
+        made((model, device), images, |model, device| {
+            let (image, request) = (picture::read(image)?, Request::read(request, model)?);
+            Ok(model.redraw(device, &image, share, &request)?)
+        })
+    }
+}
+
+/// Pictures of the same discrete tokens, `count` of them (places), of which each keeps `share` (0 to 1), chosen by its seed; the rest, and
+/// all continuous tokens, are drawn. One picture for each class and seed of the request.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_variations(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    codes: *const u32,
+    count: usize,
+    share: f64,
+    request: *const Request,
+    images: *mut *mut Images,
+) -> Status {
+    // SAFETY: as the header asks.
+    unsafe {
+        made((model, device), images, |model, device| {
+            let (codes, request) = (slice(codes, count, "codes")?, Request::read(request, model)?);
+            Ok(model.variations(device, codes, share, &request)?)
+        })
+    }
+}
+
+/// The tokens of a picture of the model's size: continuous ones, `tokens_count` (places * channels) numbers by place, and discrete ones,
+/// `codes_count` (places). `codes` may be null with a count of 0; a model without a discrete autoencoder has none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_encode(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    image: *const Image,
+    tokens: *mut f32,
+    tokens_count: usize,
+    codes: *mut u32,
+    codes_count: usize,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let (model, device, image, tokens, codes) = unsafe {
+            let (model, device) = (self::model(model)?, &get(device, "device")?.0);
+            let tokens = slice_mut(tokens, tokens_count, "tokens")?;
+            (model, device, picture::read(image)?, tokens, slice_mut(codes, codes_count, "codes")?)
+        };
+        let made = model.encode(device, &image)?;
+        let room = |what: &str, n: usize, room: usize| -> Result<()> {
+            if n == room { Ok(()) } else { Err(Error::input(what, format!("room for {n} of them"), room).into()) }
+        };
+        room("tokens", made.continuous.len(), tokens.len())?;
+        if !codes.is_empty() {
+            let none =
+                || Failure::Unsupported("codes: expected a model with a discrete autoencoder, found one without");
+            let discrete = made.discrete.ok_or_else(none)?;
+            room("codes", discrete.len(), codes.len())?;
+            codes.copy_from_slice(&discrete);
+        }
+        tokens.copy_from_slice(&made.continuous);
+        Ok(())
+    })
+}
+
+/// The picture of continuous tokens, `count` (places * channels) numbers by place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_decode(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    tokens: *const f32,
+    count: usize,
+    images: *mut *mut Images,
+) -> Status {
+    // SAFETY: as the header asks.
+    unsafe {
+        made((model, device), images, |model, device| Ok(vec![model.decode(device, slice(tokens, count, "tokens")?)?]))
+    }
+}

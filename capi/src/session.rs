@@ -1,0 +1,533 @@
+//! Sessions: begun, stepped, cancelled, read.
+
+use crate::device::DeviceHandle;
+use crate::model::ModelHandle;
+use crate::picture::{self, Images, Target};
+use crate::request::{Settings, Start, classes_and_seeds, model};
+use crate::sized::{self, size_first};
+use crate::status::{Failure, Result, Status, free, get, give, guard, slice_mut};
+use discon::plan::Stage as At;
+use discon::{Canceller, Error, Image, Model, Outputs, Session};
+use std::ffi::c_void;
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+/// A compiled plan with its memory: it generates any number of batches. One thread at a time; a call while another is at work
+/// in it is DISCON_STATUS_BUSY.
+pub struct SessionHandle {
+    /// Poisoned by a panic, until it begins anew.
+    state: Mutex<State>,
+    /// For a look at it while the session is at work.
+    canceller: Canceller,
+}
+
+struct State {
+    session: Session,
+    model: Model,
+    /// Whether there is a batch at work or done.
+    begun: bool,
+    outputs: Outputs,
+}
+
+/// Cancels a session, from any thread.
+pub struct CancellerHandle(Canceller);
+
+/// The parts of a run.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy)]
+pub enum Stage {
+    /// What no request changes, made by a model's first session.
+    Prepare = 0,
+    /// A picture to tokens.
+    Encode = 1,
+    /// Stage 1: discrete tokens.
+    Discrete = 2,
+    /// The coarse picture of the discrete tokens.
+    Preview = 3,
+    /// Stage 2: conditions.
+    Condition = 4,
+    /// Stage 2: the diffusion head.
+    Head = 5,
+    /// Stage 3: pixels.
+    Decode = 6,
+}
+
+/// Where a session is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Progress {
+    /// Bytes of this struct: what `discon_progress_init` puts here.
+    pub size: usize,
+    /// Share of the work done, by cost, from 0 to 1.
+    pub fraction: f64,
+    /// The part at work: a discon_stage.
+    pub stage: u32,
+    /// Its place, round or level.
+    pub index: u32,
+    /// Whether all is done: 0 or 1.
+    pub finished: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+size_first!(Progress, "progress", { fraction: 0.0, stage: 0, index: 0, finished: 0, reserved: 0 });
+
+/// What a session is for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SessionOptions {
+    /// Bytes of this struct: what `discon_session_options_init` puts here.
+    pub size: usize,
+    /// Images at a time.
+    pub batch: usize,
+    /// So many places of each image are not drawn, but given in a discon_start.
+    pub known_places: usize,
+    /// Whether it makes images: 0 or 1.
+    pub image: u32,
+    /// Whether it makes coarse pictures after stage 1: 0 or 1.
+    pub preview: u32,
+    /// Whether all discrete tokens are given in a discon_start, and stage 1 is left out: 0 or 1.
+    pub given_codes: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+size_first!(SessionOptions, "session options", {
+    batch: 1, known_places: 0, image: 1, preview: 0, given_codes: 0, reserved: 0,
+});
+
+/// What a session costs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Memory {
+    /// Bytes of this struct: what `discon_memory_init` puts here.
+    pub size: usize,
+    /// Bytes that each session takes.
+    pub session_bytes: u64,
+    /// Bytes that sessions share, taken by the first that needs them.
+    pub shared_bytes: u64,
+}
+
+size_first!(Memory, "memory", { session_bytes: 0, shared_bytes: 0 });
+
+/// Told of the progress after each op. Other than 0 cancels the run.
+pub type Watch = Option<unsafe extern "C" fn(user: *mut c_void, progress: *const Progress) -> i32>;
+
+impl Progress {
+    fn of(progress: &discon::Progress) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            fraction: progress.fraction,
+            stage: match progress.stage {
+                At::Prepare => Stage::Prepare,
+                At::Encode => Stage::Encode,
+                At::Discrete => Stage::Discrete,
+                At::Preview => Stage::Preview,
+                At::Condition => Stage::Condition,
+                At::Head => Stage::Head,
+                At::Decode => Stage::Decode,
+            } as u32,
+            index: u32::try_from(progress.index).unwrap_or(u32::MAX),
+            finished: progress.finished.into(),
+            reserved: 0,
+        }
+    }
+}
+
+fn flag(value: u32, name: &'static str) -> Result<bool> {
+    match value {
+        0 | 1 => Ok(value == 1),
+        _ => Err(Error::setting(name, "0 or 1", value).into()),
+    }
+}
+
+impl SessionOptions {
+    /// Batch and outputs. Null is one image.
+    ///
+    /// # Safety
+    /// As of [`sized::read`].
+    unsafe fn read(from: *const Self) -> Result<(usize, Outputs)> {
+        if from.is_null() {
+            return Ok((1, Outputs::IMAGE));
+        }
+        // SAFETY: as the caller says.
+        let given = unsafe { sized::read(from)? };
+        sized::reserved(&given, given.reserved)?;
+        let outputs = Outputs {
+            image: flag(given.image, "image")?,
+            preview: flag(given.preview, "preview")?,
+            given_codes: flag(given.given_codes, "given_codes")?,
+            known_places: given.known_places,
+            ..Outputs::IMAGE
+        };
+        Ok((given.batch, outputs))
+    }
+}
+
+impl SessionHandle {
+    fn new(session: Session, model: &Model, outputs: Outputs) -> Self {
+        let canceller = session.canceller();
+        Self { state: Mutex::new(State { session, model: model.clone(), begun: false, outputs }), canceller }
+    }
+
+    fn enter(&self) -> Result<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Ok(state),
+            Err(TryLockError::WouldBlock) => Err(BUSY),
+            Err(TryLockError::Poisoned(_)) => {
+                Err(Failure::Misuse("session: expected one that begins anew, found one in which a call has panicked"))
+            }
+        }
+    }
+
+    /// To begin: what a panic left is given up.
+    fn enter_anew(&self) -> Result<MutexGuard<'_, State>> {
+        let state = match self.state.try_lock() {
+            Err(TryLockError::Poisoned(state)) => {
+                let mut state = state.into_inner();
+                state.begun = false;
+                Ok(state)
+            }
+            Err(TryLockError::WouldBlock) => Err(BUSY),
+            Ok(state) => Ok(state),
+        };
+        self.state.clear_poison();
+        state
+    }
+}
+
+const BUSY: Failure = Failure::Busy("session: expected one that is not at work, found it in another call");
+
+impl State {
+    fn begun(&self) -> Result<()> {
+        let begun = self.begun.then_some(());
+        begun.ok_or(Failure::Misuse("session: expected one with a batch, found none begun, or it was cancelled"))
+    }
+
+    fn works(&mut self, work: impl FnOnce(&mut Session) -> discon::Result<()>) -> Result<()> {
+        self.begun()?;
+        let done = work(&mut self.session);
+        self.begun = done.is_ok();
+        Ok(done?)
+    }
+
+    /// The pictures of a session that makes them and has come so far.
+    fn images(&self) -> Result<Vec<Image>> {
+        self.begun()?;
+        if self.outputs.image && !self.session.progress().finished {
+            return Err(Failure::Misuse("images: expected a session that is finished, found it at work"));
+        }
+        Ok(self.session.images()?)
+    }
+
+    fn previews(&self) -> Result<Vec<Image>> {
+        self.begun()?;
+        let at = self.session.progress();
+        if self.outputs.preview && !at.finished && at.stage <= At::Preview {
+            return Err(Failure::Misuse("previews: expected a session that is through stage 1, found it before"));
+        }
+        Ok(self.session.previews()?)
+    }
+}
+
+/// Copies numbers of one image where the caller has room for as many.
+///
+/// # Safety
+/// As of [`slice_mut`].
+unsafe fn copy<T: Copy>(all: &[Vec<T>], image: usize, to: *mut T, count: usize, what: &'static str) -> Result<()> {
+    let found = all.get(image);
+    let found = found.ok_or_else(|| Error::input("image", format!("a number below {}", all.len()), image))?;
+    if count != found.len() {
+        return Err(Error::input(what, format!("room for {} of them", found.len()), count).into());
+    }
+    // SAFETY: as the caller says.
+    unsafe { slice_mut(to, count, what)? }.copy_from_slice(found);
+    Ok(())
+}
+
+/// Makes options of `size` bytes (`sizeof`): one image, no preview.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_options_init(options: *mut SessionOptions, size: usize) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { sized::init(options, size, &sized::SizeFirst::DEFAULT) })
+}
+
+/// Makes a struct of `size` bytes (`sizeof`) for where a session is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_progress_init(progress: *mut Progress, size: usize) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { sized::init(progress, size, &sized::SizeFirst::DEFAULT) })
+}
+
+/// Makes a struct of `size` bytes (`sizeof`) for what a session costs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_memory_init(memory: *mut Memory, size: usize) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { sized::init(memory, size, &sized::SizeFirst::DEFAULT) })
+}
+
+/// What a session with these options and settings would cost on that device, without taking it. `options` may be null for one image, `settings`
+/// for what the model asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_model_memory(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    options: *const SessionOptions,
+    settings: *const Settings,
+    memory: *mut Memory,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        unsafe {
+            let model = self::model(model)?;
+            let (batch, outputs) = SessionOptions::read(options)?;
+            let plan = model.plan(batch, &Settings::read(settings, model)?, outputs)?;
+            let session_bytes = plan.arena_bytes(get(device, "device")?.0.threads());
+            let made = Memory { size: 0, session_bytes, shared_bytes: plan.shared_bytes() };
+            sized::write(memory, &made)
+        }
+    })
+}
+
+/// Compiles a session and takes its memory. `options` may be null for one image, `settings` for what the model asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_new(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    options: *const SessionOptions,
+    settings: *const Settings,
+    session: *mut *mut SessionHandle,
+) -> Status {
+    let make = || -> Result<_> {
+        // SAFETY: as the header asks.
+        let (model, device, (batch, outputs), settings) = unsafe {
+            let model = self::model(model)?;
+            (model, &get(device, "device")?.0, SessionOptions::read(options)?, Settings::read(settings, model)?)
+        };
+        Ok(SessionHandle::new(model.session(device, batch, &settings, outputs)?, model, outputs))
+    };
+    // SAFETY: as the header asks.
+    guard(|| unsafe { give(session, "session", make) })
+}
+
+/// Starts a batch: a class (or DISCON_NO_CLASS) and a seed for each of its `count` images. What ran before is given up, unless this
+/// fails. `start` may be null: nothing is given beside them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_begin(
+    session: *mut SessionHandle,
+    classes: *const u32,
+    seeds: *const u64,
+    count: usize,
+    start: *const Start,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let session = unsafe { get(session, "session")? };
+        let mut state = session.enter_anew()?;
+        let State { session, model, begun, outputs } = &mut *state;
+        // SAFETY: as the header asks.
+        let ((classes, seeds), start) = unsafe {
+            (classes_and_seeds(model, (classes, seeds), count)?, Start::read(start, count, model.places()?)?)
+        };
+        if outputs.given_codes {
+            let codes: Option<Vec<Vec<u32>>> =
+                start.codes.iter().map(|codes| codes.iter().copied().collect()).collect();
+            let codes =
+                codes.ok_or_else(|| Error::input("codes", "all of them, as `given_codes` says", "some to be drawn"))?;
+            session.begin_with_codes(&classes, seeds, &codes)?;
+        } else {
+            session.begin_with(&classes, seeds, &start)?;
+        }
+        *begun = true;
+        Ok(())
+    })
+}
+
+/// Works for about `budget_us` microseconds and says where it is. Some work is done whatever the budget. `progress` may be null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_step(
+    session: *mut SessionHandle,
+    budget_us: u64,
+    progress: *mut Progress,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let mut state = unsafe { get(session, "session")? }.enter()?;
+        let mut at = Progress::of(&state.session.progress());
+        if !progress.is_null() {
+            // Refused before any work.
+            // SAFETY: as the header asks.
+            unsafe { sized::write(progress, &at)? };
+        }
+        state.works(|session| {
+            at = Progress::of(&session.step(Duration::from_micros(budget_us))?);
+            Ok(())
+        })?;
+        if !progress.is_null() {
+            // SAFETY: as the header asks.
+            unsafe { sized::write(progress, &at)? };
+        }
+        Ok(())
+    })
+}
+
+/// Works to the end. `watch` may be null; it must not call this session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_run(session: *mut SessionHandle, watch: Watch, user: *mut c_void) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let handle = unsafe { get(session, "session")? };
+        handle.enter()?.works(|session| {
+            session.run(|progress| {
+                #[cfg(test)]
+                crate::tests::panic_if_asked();
+                // SAFETY: as the header asks.
+                if let Some(watch) = watch
+                    && unsafe { watch(user, &Progress::of(progress)) } != 0
+                {
+                    handle.canceller.cancel();
+                }
+            })
+        })
+    })
+}
+
+/// Says where a session is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_progress(session: *const SessionHandle, progress: *mut Progress) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { sized::write(progress, &Progress::of(&get(session, "session")?.enter()?.session.progress())) })
+}
+
+/// Bytes that this session has alone.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_bytes(session: *const SessionHandle, bytes: *mut u64) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { crate::status::put(bytes, "bytes", get(session, "session")?.enter()?.session.own_bytes()) })
+}
+
+/// A handle that cancels this session, also after the session was freed. Free it by `discon_canceller_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_canceller(
+    session: *const SessionHandle,
+    canceller: *mut *mut CancellerHandle,
+) -> Status {
+    // SAFETY: as the header asks.
+    let make = || Ok(CancellerHandle(unsafe { get(session, "session")? }.canceller.clone()));
+    // SAFETY: as the header asks.
+    guard(|| unsafe { give(canceller, "canceller", make) })
+}
+
+/// Has the batch at work stop soon with DISCON_STATUS_CANCELLED. Any thread may call it at any time; the next begin forgets it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_cancel(canceller: *const CancellerHandle) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        unsafe { get(canceller, "canceller")? }.0.cancel();
+        Ok(())
+    })
+}
+
+/// Frees a canceller. Null is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_canceller_free(canceller: *mut CancellerHandle) -> Status {
+    // SAFETY: as the header asks.
+    unsafe { free(canceller) }
+}
+
+/// The images of a finished session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_images(session: *const SessionHandle, images: *mut *mut Images) -> Status {
+    // SAFETY: as the header asks.
+    let make = || Ok(Images(unsafe { get(session, "session")? }.enter()?.images()?));
+    // SAFETY: as the header asks.
+    guard(|| unsafe { give(images, "images", make) })
+}
+
+/// The coarse pictures of a session that makes them, once stage 1 is through.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_previews(session: *const SessionHandle, images: *mut *mut Images) -> Status {
+    // SAFETY: as the header asks.
+    let make = || Ok(Images(unsafe { get(session, "session")? }.enter()?.previews()?));
+    // SAFETY: as the header asks.
+    guard(|| unsafe { give(images, "images", make) })
+}
+
+/// Copies one image of a finished session into the caller's memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_image(
+    session: *const SessionHandle,
+    index: usize,
+    target: *const Target,
+) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { picture::write(picture::pick(&get(session, "session")?.enter()?.images()?, index)?, target) })
+}
+
+/// Copies one coarse picture into the caller's memory, once stage 1 is through.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_preview(
+    session: *const SessionHandle,
+    index: usize,
+    target: *const Target,
+) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { picture::write(picture::pick(&get(session, "session")?.enter()?.previews()?, index)?, target) })
+}
+
+/// Copies the continuous tokens of an image by place, after stage 2: `count` is places * channels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_tokens(
+    session: *const SessionHandle,
+    index: usize,
+    tokens: *mut f32,
+    count: usize,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let state = unsafe { get(session, "session")? }.enter()?;
+        state.begun()?;
+        let at = state.session.progress();
+        if !at.finished && at.stage != At::Decode {
+            return Err(Failure::Misuse("tokens: expected a session that is through stage 2, found it before"));
+        }
+        // SAFETY: as the header asks.
+        unsafe { copy(&state.session.tokens()?, index, tokens, count, "tokens") }
+    })
+}
+
+/// Copies the discrete tokens of an image by place, after stage 1 or where they were given: `count` is places.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_codes(
+    session: *const SessionHandle,
+    index: usize,
+    codes: *mut u32,
+    count: usize,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let state = unsafe { get(session, "session")? }.enter()?;
+        state.begun()?;
+        let at = state.session.progress();
+        if !state.outputs.given_codes && !at.finished && at.stage <= At::Discrete {
+            return Err(Failure::Misuse("codes: expected a session that is through stage 1, found it before"));
+        }
+        // SAFETY: as the header asks.
+        unsafe { copy(&state.session.codes()?, index, codes, count, "codes") }
+    })
+}
+
+/// Frees a session. DISCON_STATUS_BUSY, and nothing is freed, while it is at work in another call. Null is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_free(session: *mut SessionHandle) -> Status {
+    guard(|| {
+        if session.is_null() {
+            return Ok(());
+        }
+        // SAFETY: as the header asks.
+        drop(unsafe { get(session, "session")? }.enter_anew()?);
+        // SAFETY: it is from `give`, and nobody is inside.
+        drop(unsafe { Box::from_raw(session) });
+        Ok(())
+    })
+}
