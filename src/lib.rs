@@ -19,7 +19,7 @@
 //! simd      vectors: a trait, a leaf for each kind of processor, elementary functions, products with packed weights
 //! tensor    dtypes, aligned memory, weights over shared bytes, matrices in kernel order, strided views and disjoint tiles
 //! weights   model folders: discon.json and safetensors, checked, mapped, used in place or packed
-//! pool      the crate's own threads, which share an op's tiles
+//! pool      threads, the crate's own or a host's, which share an op's tiles
 //! plan      the builder that lays out the arena, ops in segments, the walker that runs them
 //! ops       one file an op: contract, naive reference, CPU code
 //! model     the networks: they take weights and write plans, and do no arithmetic
@@ -73,6 +73,7 @@ pub use error::{DeviceProblem, Error, ErrorKind, Result};
 pub use pipeline::{
     Canceller, Cpu, Device, Image, Known, Model, Outputs, Progress, Request, Session, Settings, Start, Tokens, pack,
 };
+pub use pool::{Job, RawJob, Workers};
 pub use sampling::Order;
 pub use tensor::Precision;
 
