@@ -221,6 +221,17 @@ typedef struct discon_allocator {
     void (*release)(void *user, void *memory, size_t bytes, size_t align);
 } discon_allocator;
 
+// Work for a thread of the host. Either `run` or `discard` is called with `data`, once, at any time, by any thread: also when the
+// session and the device are gone. `run` returns when the step that asked for help is over, or when there was nothing to do for a while.
+typedef struct discon_job {
+    // Does the job.
+    void (*run)(void *data);
+    // Gives the job up.
+    void (*discard)(void *data);
+    // For either.
+    void *data;
+} discon_job;
+
 // How to use the processor.
 typedef struct discon_cpu_options {
     // Bytes of this struct: what `discon_cpu_options_init` puts here.
@@ -229,6 +240,15 @@ typedef struct discon_cpu_options {
     size_t threads;
     // The instruction set by name, as `avx2` or `scalar`; null is the best there is.
     const char *isa;
+    // Has a thread of the host do a job, soon, and does not wait for it: then the library starts no threads, and asks for
+    // `threads - 1` at most at a time. Called from inside of steps. Jobs that come late or never hold nobody up. Null: threads of
+    // the library's own.
+    void (*spawn)(void *user, struct discon_job job);
+    // Called by each thread of the library's own when it starts, with its number from 1 on: to set its priority, its cores or its name.
+    // Null: nothing. Not together with `spawn`.
+    void (*thread_start)(void *user, size_t thread);
+    // Handed to both functions; it must stay until the device and all sessions on it are freed.
+    void *user;
 } discon_cpu_options;
 
 // A file of a model in memory.

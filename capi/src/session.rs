@@ -381,10 +381,9 @@ pub unsafe extern "C" fn discon_session_run(session: *mut SessionHandle, watch: 
             session.run(|progress| {
                 #[cfg(test)]
                 crate::tests::panic_if_asked();
+                let Some(watch) = watch else { return };
                 // SAFETY: as the header asks.
-                if let Some(watch) = watch
-                    && unsafe { watch(user, &Progress::of(progress)) } != 0
-                {
+                if unsafe { watch(user, &Progress::of(progress)) } != 0 {
                     handle.canceller.cancel();
                 }
             })

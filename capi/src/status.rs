@@ -76,6 +76,8 @@ impl Failure {
                 ErrorKind::Unsupported => Status::Unsupported,
                 ErrorKind::Device => Status::Device,
                 ErrorKind::Cancelled => Status::Cancelled,
+                // Callbacks of C do not panic; Rust's, as the one that forwards to them, would be ours.
+                ErrorKind::Callback => Status::Panic,
                 _ => Status::Other,
             },
             Self::Null(_) => Status::Null,

@@ -70,11 +70,11 @@ impl Drop for Opened {
     }
 }
 
-/// SAFETY of the blocks below: all pointers are what they say.
 #[test]
 fn a_panic_is_a_status_and_the_session_begins_anew() {
     let opened = Opened::tiny();
-    let run = || unsafe { discon_session_run(opened.2, None, null_mut()) }; // SAFETY: above
+    // SAFETY: all pointers are what they say.
+    let run = || unsafe { discon_session_run(opened.2, None, null_mut()) };
     assert_eq!((opened.begin(), run()), (Status::Ok, Status::Ok));
     let image = opened.image();
     assert_eq!(opened.begin(), Status::Ok);
@@ -83,7 +83,7 @@ fn a_panic_is_a_status_and_the_session_begins_anew() {
     assert!(last_error().contains("a defect as asked"), "{}", last_error());
     // What it left is not used for anything.
     assert_eq!(run(), Status::Misuse);
-    // SAFETY: above
+    // SAFETY: all pointers are what they say.
     unsafe {
         assert_eq!(discon_session_step(opened.2, 0, null_mut()), Status::Misuse);
         assert_eq!(discon_session_images(opened.2, &mut null_mut()), Status::Misuse);
