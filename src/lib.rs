@@ -71,7 +71,7 @@ pub mod weights;
 
 pub use error::{DeviceProblem, Error, ErrorKind, Result};
 pub use pipeline::{
-    Canceller, Cpu, Device, Image, Known, Model, Outputs, Progress, Request, Session, Settings, Start, Tokens, pack,
+    Background, Canceller, Cpu, Device, Event, Events, Image, Known, Model, Outputs, Progress, Request, Session, Settings, Start, Tokens, pack,
 };
 pub use pool::{Job, RawJob, Workers};
 pub use sampling::Order;

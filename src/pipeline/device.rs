@@ -5,6 +5,7 @@ use crate::cuda::Gpu;
 use crate::error::Result;
 use crate::pool::{Pool, Workers};
 use crate::simd::Isa;
+use std::fmt;
 use std::sync::Arc;
 
 /// What to compute on.
@@ -25,6 +26,20 @@ impl Device {
             Self::Cpu(cpu) => cpu.threads(),
             #[cfg(feature = "cuda")]
             Self::Gpu(_) => 0,
+        }
+    }
+}
+
+/// As `cpu (2 threads, avx2)`; a GPU by its name.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(cpu) => {
+                let threads = cpu.threads();
+                write!(f, "cpu ({threads} thread{}, {})", if threads == 1 { "" } else { "s" }, cpu.isa)
+            }
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => f.write_str(gpu.device().name()),
         }
     }
 }
