@@ -106,7 +106,8 @@ fn inside_the_pool_that_helps() {
     for threads in [1, 3] {
         let pool = rayon_pool(threads);
         let host = Arc::clone(&pool);
-        let cpu = Cpu::on(Host(move |job: Job| rayon::ThreadPool::spawn(&host, || job.run()), Arc::default()), 3).unwrap();
+        let cpu =
+            Cpu::on(Host(move |job: Job| rayon::ThreadPool::spawn(&host, || job.run()), Arc::default()), 3).unwrap();
         let sessions = || pool.join(|| pictures(&model, &cpu, None), || pictures(&model, &cpu, Some(Duration::ZERO)));
         let (a, b) = sessions();
         assert!(a == expected && b == expected, "{threads} threads");

@@ -107,5 +107,5 @@ fn steps_do_not_allocate() {
         }
     }
     let jobs = host.jobs.load(Ordering::Relaxed);
-    assert!(jobs > 10, "{jobs} jobs of a host");
+    assert!(jobs > 0, "{jobs} jobs of a host");
 }

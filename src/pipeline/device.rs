@@ -5,6 +5,7 @@ use crate::cuda::Gpu;
 use crate::error::Result;
 use crate::pool::{Pool, Workers};
 use crate::simd::Isa;
+use log::warn;
 use std::fmt;
 use std::sync::Arc;
 
@@ -126,7 +127,11 @@ impl Cpu {
     }
 
     fn with_pool(pool: Pool) -> Self {
-        Self { pool: Arc::new(pool), isa: Isa::detect() }
+        let isa = Isa::detect();
+        if isa.name() == "scalar" {
+            warn!("no vector instructions of this processor are known: computing in plain Rust, many times slower");
+        }
+        Self { pool: Arc::new(pool), isa }
     }
 
     /// With another instruction set, by its [name](Isa::name).
