@@ -51,8 +51,9 @@
 //! # What it does not do
 //!
 //! It never ends the process: bad files, settings and inputs, and memory that cannot be had, are an [`Error`] that
-//! names the thing, what was expected and what was found. It starts no threads but those of a [`Cpu`], keeps no
-//! global state (but the handle of the GPU's driver, if that is used) and writes to no stream.
+//! names the thing, what was expected and what was found. It starts no threads but those of a [`Cpu`] and of
+//! [`Session::in_background`], keeps no global state (but the handle of the GPU's driver, if that is used) and writes to
+//! no stream: what it does it tells the logger of the `log` facade that the host has installed, if any.
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -71,7 +72,8 @@ pub mod weights;
 
 pub use error::{DeviceProblem, Error, ErrorKind, Result};
 pub use pipeline::{
-    Canceller, Cpu, Device, Image, Known, Model, Outputs, Progress, Request, Session, Settings, Start, Tokens, pack,
+    Background, Canceller, Cpu, Device, Event, Events, Image, Known, Model, Outputs, Progress, Request, Session,
+    Settings, Start, Tokens, pack,
 };
 pub use pool::{Job, RawJob, Workers};
 pub use sampling::Order;

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
-use discon::{Cpu, Model, Outputs};
+use discon::{Cpu, Job, Model, Outputs, Workers};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// The system's allocator, counting all calls of all threads.
@@ -46,11 +47,40 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A host's thread, and the job that it is to run next.
+#[derive(Default)]
+struct Host {
+    job: Mutex<Option<Job>>,
+    bell: Condvar,
+    jobs: AtomicUsize,
+}
+
+impl Workers for Host {
+    fn spawn(&self, job: Job) {
+        *self.job.lock().unwrap() = Some(job);
+        self.bell.notify_one();
+    }
+}
+
+impl Host {
+    /// Runs jobs for ever.
+    fn serve(&self) {
+        loop {
+            let job = self.bell.wait_while(self.job.lock().unwrap(), |job| job.is_none()).unwrap().take();
+            self.jobs.fetch_add(1, Ordering::Relaxed);
+            job.into_iter().for_each(Job::run);
+        }
+    }
+}
+
 /// Alone in its process: another test's allocations would count too.
 #[test]
 fn steps_do_not_allocate() {
-    for threads in [1, 2] {
-        let cpu = Cpu::new(threads).unwrap();
+    let host = Arc::new(Host::default());
+    let thread = Arc::clone(&host);
+    std::thread::spawn(move || thread.serve());
+    let hosted = Cpu::on(Arc::clone(&host), 2).unwrap();
+    for (threads, cpu) in [("1", Cpu::new(1).unwrap()), ("2", Cpu::new(2).unwrap()), ("2 of a host's", hosted)] {
         // Some ops of 8 images are worth sharing out.
         for (batch, outputs) in [(1, Outputs::IMAGE_AND_PREVIEW), (8, Outputs::IMAGE)] {
             let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny")).unwrap();
@@ -76,4 +106,6 @@ fn steps_do_not_allocate() {
             }
         }
     }
+    let jobs = host.jobs.load(Ordering::Relaxed);
+    assert!(jobs > 0, "{jobs} jobs of a host");
 }

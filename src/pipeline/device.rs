@@ -5,6 +5,8 @@ use crate::cuda::Gpu;
 use crate::error::Result;
 use crate::pool::{Pool, Workers};
 use crate::simd::Isa;
+use log::warn;
+use std::fmt;
 use std::sync::Arc;
 
 /// What to compute on.
@@ -25,6 +27,20 @@ impl Device {
             Self::Cpu(cpu) => cpu.threads(),
             #[cfg(feature = "cuda")]
             Self::Gpu(_) => 0,
+        }
+    }
+}
+
+/// As `cpu (2 threads, avx2)`; a GPU by its name.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(cpu) => {
+                let threads = cpu.threads();
+                write!(f, "cpu ({threads} thread{}, {})", if threads == 1 { "" } else { "s" }, cpu.isa)
+            }
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => f.write_str(gpu.device().name()),
         }
     }
 }
@@ -111,7 +127,11 @@ impl Cpu {
     }
 
     fn with_pool(pool: Pool) -> Self {
-        Self { pool: Arc::new(pool), isa: Isa::detect() }
+        let isa = Isa::detect();
+        if isa.name() == "scalar" {
+            warn!("no vector instructions of this processor are known: computing in plain Rust, many times slower");
+        }
+        Self { pool: Arc::new(pool), isa }
     }
 
     /// With another instruction set, by its [name](Isa::name).

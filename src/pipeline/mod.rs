@@ -2,8 +2,10 @@
 //! [`Request`] and [`Image`].
 
 mod autoencode;
+mod background;
 mod device;
 mod edit;
+mod events;
 mod executor;
 mod image;
 mod memory;
@@ -12,8 +14,10 @@ mod pack;
 mod program;
 mod session;
 
+pub use background::Background;
 pub use device::{Cpu, Device};
 pub use edit::Tokens;
+pub use events::{Event, Events};
 pub use image::Image;
 pub use model::{Model, Request};
 pub use pack::pack;

@@ -9,7 +9,8 @@ use crate::plan::Store;
 #[cfg(feature = "cuda")]
 use crate::plan::gpu::Residents;
 use crate::tensor::{Precision, SharedBytes};
-use crate::weights::{Config, ModelFiles, Part, WeightMemory};
+use crate::weights::{Config, DISCON_FILE, ModelFiles, Part, RAR_FILE, VAE_FILE, VQ_FILE, WeightMemory};
+use log::{info, warn};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,6 +70,17 @@ fn load<C, T>(
 }
 
 impl Networks {
+    /// The files of the parts that are there.
+    fn parts(&self) -> Vec<&'static str> {
+        let parts = [
+            (RAR_FILE, self.rar.is_some()),
+            (DISCON_FILE, self.masked.is_some()),
+            (VAE_FILE, self.vae.is_some()),
+            (VQ_FILE, self.vq.is_some()),
+        ];
+        parts.into_iter().filter_map(|(file, there)| there.then_some(file)).collect()
+    }
+
     /// L: places of a token sequence.
     pub(crate) fn places(&self) -> Result<usize> {
         let discrete = self.rar.as_ref().map(|r| r.config.seq_len);
@@ -89,26 +101,39 @@ impl Model {
     /// and used in place, in the precision it was packed for; from any other the matrices are packed into memory, for
     /// f32.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::from_files(ModelFiles::open(folder.as_ref())?)
+        let folder = folder.as_ref();
+        Self::from_files(ModelFiles::open(folder), || folder.display().to_string())
     }
 
     /// Opens a model folder to compute in that precision. A folder packed for it (`discon pack`) is used in place; one
     /// packed for another is an error, unless its numbers are the same: bf16 weights serve f32 and bf16.
     pub fn open_as(folder: impl AsRef<Path>, precision: Precision) -> Result<Self> {
-        Self::from_files(ModelFiles::open(folder.as_ref())?.compute_in(precision))
+        let folder = folder.as_ref();
+        let files = ModelFiles::open(folder).map(|files| files.compute_in(precision));
+        Self::from_files(files, || folder.display().to_string())
     }
 
     /// Opens a model whose files lie in memory, by the names they have in a folder: a host's pack file.
     pub fn from_bytes(files: impl IntoIterator<Item = (String, SharedBytes)>) -> Result<Self> {
-        Self::from_files(ModelFiles::from_bytes(files)?)
+        Self::from_files(ModelFiles::from_bytes(files), || "memory".to_owned())
     }
 
-    /// The same, to compute in that precision, as [`Model::open_as`].
-    pub fn from_bytes_as(files: impl IntoIterator<Item = (String, SharedBytes)>, precision: Precision) -> Result<Self> {
-        Self::from_files(ModelFiles::from_bytes(files)?.compute_in(precision))
+    /// Loads what lies at `place`, and tells the log.
+    fn from_files(files: Result<ModelFiles>, place: impl Fn() -> String) -> Result<Self> {
+        let model = files.and_then(Self::load).inspect_err(|why| warn!("no model from {}: {why}", place()))?;
+        let Networks { config, memory, precision, .. } = model.networks();
+        info!(
+            "model `{}` opened from {}: {}; {precision}; {} bytes of weights in place, {} copied",
+            config.name,
+            place(),
+            model.networks().parts().join(", "),
+            memory.in_place,
+            memory.copied,
+        );
+        Ok(model)
     }
 
-    fn from_files(files: ModelFiles) -> Result<Self> {
+    fn load(files: ModelFiles) -> Result<Self> {
         let ModelFiles { config, rar, masked, vae, vq } = files;
         let mut memory = WeightMemory::default();
         let precision = [&rar, &masked, &vae, &vq].into_iter().flatten().map(Part::precision).next();
@@ -169,6 +194,7 @@ impl Model {
         outputs: Outputs,
     ) -> Result<Session> {
         Session::new(self, &device.into(), batch, settings, outputs)
+            .inspect_err(|why| warn!("no session of `{}`: {why}", self.config().name))
     }
 
     /// The images of a request, from one call.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Cursor, Plan, Profile, Stage};
 use crate::sampling::Order;
 use crate::tensor::Mat;
+use log::{debug, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Where a session is.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Progress {
     /// The stage at work.
     pub stage: Stage,
@@ -23,6 +25,11 @@ pub struct Progress {
     pub fraction: f64,
     /// Whether all is done.
     pub finished: bool,
+    /// About how much longer the session has to work, by the work done and the time it took since it began; only time
+    /// inside [`Session::step`] and [`Session::run`] counts. None until a thousandth of the work is done. It falls as
+    /// the work goes on at the same speed, and may rise where the machine, or what comes next, is slower for its cost than
+    /// what came before. Zero once all is done.
+    pub left: Option<Duration>,
 }
 
 /// Cancels a session's run from any thread.
@@ -45,6 +52,7 @@ pub struct Session {
     program: Program,
     executor: Executor,
     cursor: Cursor,
+    pace: Pace,
     begun: bool,
     canceller: Canceller,
     times: BTreeMap<Stage, Duration>,
@@ -82,12 +90,22 @@ impl Session {
         outputs: Outputs,
     ) -> Result<Self> {
         let program = Program::new(model.networks(), batch, settings, outputs, false)?;
-        let times = program.plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
+        let plan = &program.plan;
+        let times = plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
+        let executor = Executor::new(device, model.networks(), plan)?;
+        debug!(
+            "session of `{}` made: batch {batch}, {} ops, {} bytes and {} that the model's sessions share, on {device}",
+            model.config().name,
+            plan.segments.iter().map(|s| s.steps.len() * s.repeat).sum::<usize>(),
+            executor.own_bytes(),
+            plan.shared_bytes(),
+        );
         Ok(Self {
-            executor: Executor::new(device, model.networks(), &program.plan)?,
+            executor,
             model: model.clone(),
             program,
             cursor: Cursor::default(),
+            pace: Pace::default(),
             begun: false,
             canceller: Canceller::default(),
             times,
@@ -115,6 +133,10 @@ impl Session {
 
     /// Starts a batch of which something is given beside classes and seeds.
     pub fn begin_with(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
+        self.try_begin_with(classes, seeds, start).inspect_err(refused)
+    }
+
+    fn try_begin_with(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
         if self.program.takes_codes() {
             return Err(Error::input("request", "codes too, as `given_codes` says", "classes and seeds only"));
         }
@@ -128,6 +150,10 @@ impl Session {
     /// codes of all places an image, as of [`Session::codes`]. With the codes that a session drew it makes the same
     /// images as that session.
     pub fn begin_with_codes(&mut self, classes: &[usize], seeds: &[u64], codes: &[impl AsRef<[u32]>]) -> Result<()> {
+        self.try_begin_with_codes(classes, seeds, codes).inspect_err(refused)
+    }
+
+    fn try_begin_with_codes(&mut self, classes: &[usize], seeds: &[u64], codes: &[impl AsRef<[u32]>]) -> Result<()> {
         let Program { batch, places, .. } = self.program;
         if !self.program.takes_codes() {
             let found = format!("those of {} images", codes.len());
@@ -231,9 +257,11 @@ impl Session {
             program.fill_given(executor, seeds, &start.codes)?;
         }
         self.cursor = self.executor.start(&self.program.plan)?;
+        self.pace = Pace::from(self.cursor.done);
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;
+        debug!("request begun: classes {classes:?}, seeds {seeds:?}");
         Ok(())
     }
 
@@ -259,7 +287,7 @@ impl Session {
 
     /// Where the session is.
     pub fn progress(&self) -> Progress {
-        progress(&self.program.plan, &self.cursor)
+        progress(&self.program.plan, &self.cursor, &self.pace)
     }
 
     /// Works for about `budget` and says where it is. Some work is done whatever the budget.
@@ -281,15 +309,22 @@ impl Session {
         if !self.begun {
             return Err(Error::input("session", "begin before step or run", "a session without a request"));
         }
-        let Self { program, executor, cursor, canceller, times, profile, .. } = self;
+        let was_finished = self.cursor.is_finished(&self.program.plan);
+        let Self { program, executor, cursor, pace, canceller, times, profile, .. } = self;
         let plan = &program.plan;
-        let mut mark = Instant::now();
-        let mut stage = progress(plan, cursor).stage;
+        let start = Instant::now();
+        let (spent, mut looked) = (pace.spent, pace.done);
+        let mut mark = start;
+        let mut stage = progress(plan, cursor, pace).stage;
         let mut cancelled = canceller.0.load(Ordering::Relaxed);
         let mut done = Ok(());
         if !cancelled {
             done = executor.run(plan, cursor, profile.as_mut(), |cursor| {
-                let p = progress(plan, cursor);
+                if cursor.done.saturating_sub(looked) >= Pace::least(plan) {
+                    looked = cursor.done;
+                    pace.reached(cursor.done, spent + start.elapsed());
+                }
+                let p = progress(plan, cursor, pace);
                 if p.stage != stage || p.finished {
                     let now = Instant::now();
                     *times.entry(stage).or_default() += now - mark;
@@ -300,11 +335,28 @@ impl Session {
             });
         }
         *times.entry(stage).or_default() += mark.elapsed();
+        pace.reached(cursor.done, spent + start.elapsed());
         if cancelled || done.is_err() {
             self.begun = false;
-            return Err(done.err().unwrap_or(Error::Cancelled));
+            let why = done.err().unwrap_or(Error::Cancelled);
+            match &why {
+                Error::Cancelled => debug!("request cancelled: {}", self.told_times()),
+                why => warn!("request failed: {why}; {}", self.told_times()),
+            }
+            return Err(why);
         }
-        Ok(self.progress())
+        let progress = self.progress();
+        if progress.finished && !was_finished {
+            debug!("request finished: {}", self.told_times());
+        }
+        Ok(progress)
+    }
+
+    /// The working times for the log.
+    fn told_times(&self) -> String {
+        let stages = self.times.iter().filter(|(_, time)| !time.is_zero());
+        let stages: Vec<String> = stages.map(|(stage, time)| format!("{stage} {time:.1?}")).collect();
+        format!("worked {:.1?} ({})", self.pace.spent, stages.join(", "))
     }
 
     /// The images, after the last op.
@@ -317,12 +369,27 @@ impl Session {
 
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
     pub fn previews(&self) -> Result<Vec<Image>> {
-        let p = self.progress();
-        let done = self.begun && (p.finished || !matches!(p.stage, Stage::Prepare | Stage::Discrete | Stage::Preview));
-        let view = self.program.preview.filter(|_| done);
+        let view = self.program.preview.filter(|_| self.has_previews());
         let view =
             view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
         self.executor.pictures(view, (0.0, 1.0))
+    }
+
+    /// Whether the coarse pictures are there.
+    pub(super) fn has_previews(&self) -> bool {
+        let p = self.progress();
+        let done = p.finished || !matches!(p.stage, Stage::Prepare | Stage::Discrete | Stage::Preview);
+        self.begun && done && self.program.preview.is_some()
+    }
+
+    /// Whether this session makes coarse pictures, and whether it makes images.
+    pub(super) fn makes(&self) -> (bool, bool) {
+        (self.program.preview.is_some(), self.program.image.is_some())
+    }
+
+    /// Drops the request.
+    pub(super) fn give_up(&mut self) {
+        self.begun = false;
     }
 
     /// The continuous tokens of every image by place, after stage 2: `[L, C]` each.
@@ -352,13 +419,54 @@ impl Session {
     }
 }
 
+fn refused(why: &Error) {
+    warn!("request refused: {why}");
+}
+
 /// One picture a group.
 pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
     let l = pixels.layout();
     (0..l.groups).map(|g| Image::from_pixels(pixels, g * l.rows..(g + 1) * l.rows, range)).collect()
 }
 
-fn progress(plan: &Plan, cursor: &Cursor) -> Progress {
+/// How fast a session works.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    /// Cost that was done when the request began.
+    first: u64,
+    /// Cost done.
+    done: u64,
+    /// Working time until then.
+    spent: Duration,
+}
+
+impl Pace {
+    fn from(done: u64) -> Self {
+        Self { first: done, done, spent: Duration::ZERO }
+    }
+
+    /// The least work to tell anything from.
+    fn least(plan: &Plan) -> u64 {
+        plan.weight / 1000
+    }
+
+    fn reached(&mut self, done: u64, spent: Duration) {
+        (self.done, self.spent) = (done, spent);
+    }
+
+    /// About how long the rest of `plan` takes.
+    fn left(&self, plan: &Plan, cursor: &Cursor) -> Option<Duration> {
+        if cursor.is_finished(plan) {
+            return Some(Duration::ZERO);
+        }
+        let done = self.done - self.first;
+        let rest = plan.weight.saturating_sub(cursor.done) as f64;
+        let known = done > 0 && done >= Self::least(plan);
+        known.then(|| Duration::try_from_secs_f64(self.spent.as_secs_f64() * rest / done as f64).ok()).flatten()
+    }
+}
+
+fn progress(plan: &Plan, cursor: &Cursor, pace: &Pace) -> Progress {
     let segment = plan.segments.get(cursor.segment).or(plan.segments.last());
     Progress {
         stage: segment.map_or(Stage::Decode, |s| s.stage),
@@ -366,5 +474,6 @@ fn progress(plan: &Plan, cursor: &Cursor) -> Progress {
         index: segment.map_or(0, |s| s.index + if s.stage == Stage::Discrete { cursor.turn } else { 0 }),
         fraction: if plan.weight == 0 { 1.0 } else { cursor.done as f64 / plan.weight as f64 },
         finished: cursor.is_finished(plan),
+        left: pace.left(plan, cursor),
     }
 }

@@ -113,12 +113,13 @@ fn a_late_job_helps_with_what_is_there_then() {
     thread::scope(|scope| {
         pool.enter(|| {
             scope.spawn(|| late.run());
-            while helped.load(Ordering::Relaxed) == 0 {
+            wait_until(|| {
                 pool.for_each(0..2, Split::EACH, |worker, _| {
                     helped.fetch_add(worker, Ordering::Relaxed);
                     thread::yield_now();
                 });
-            }
+                helped.load(Ordering::Relaxed) > 0
+            });
         });
     });
 }
