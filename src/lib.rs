@@ -71,7 +71,8 @@ pub mod weights;
 
 pub use error::{DeviceProblem, Error, ErrorKind, Result};
 pub use pipeline::{
-    Canceller, Cpu, Device, Image, Known, Model, Outputs, Progress, Request, Session, Settings, Start, Tokens, pack,
+    Canceller, Cpu, Device, Edit, Image, Known, Model, OpenOptions, Outputs, Progress, Request, Session, SessionMemory,
+    SessionOptions, Settings, Start, Tokens, pack,
 };
 pub use sampling::Order;
 pub use tensor::Precision;
