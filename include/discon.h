@@ -79,7 +79,78 @@ typedef int32_t discon_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// What products are computed in, for the `precision` of calls that open models.
+// How much is told.
+enum discon_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Nothing.
+    DISCON_LOG_LEVEL_OFF = 0,
+    // What fails and nobody is told of otherwise.
+    DISCON_LOG_LEVEL_ERROR = 1,
+    // What fails, or is much slower than it should be.
+    DISCON_LOG_LEVEL_WARN = 2,
+    // Models.
+    DISCON_LOG_LEVEL_INFO = 3,
+    // Sessions and requests.
+    DISCON_LOG_LEVEL_DEBUG = 4,
+    // All.
+    DISCON_LOG_LEVEL_TRACE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum discon_log_level discon_log_level;
+#else
+typedef uint32_t discon_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// The ways to make a picture of a picture.
+enum discon_edit_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // As `discon_inpaint`: `image` and `mask`.
+    DISCON_EDIT_KIND_INPAINT = 0,
+    // As `discon_outpaint`: `image`, `left` and `top`.
+    DISCON_EDIT_KIND_OUTPAINT = 1,
+    // As `discon_redraw`: `image` and `share`.
+    DISCON_EDIT_KIND_REDRAW = 2,
+    // As `discon_variations`: `codes` and `share`.
+    DISCON_EDIT_KIND_VARIATIONS = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum discon_edit_kind discon_edit_kind;
+#else
+typedef uint32_t discon_edit_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What happens to a session in the background.
+enum discon_event_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // A step was done.
+    DISCON_EVENT_KIND_PROGRESS = 0,
+    // The coarse pictures are there.
+    DISCON_EVENT_KIND_PREVIEW = 1,
+    // The images are there: the last event.
+    DISCON_EVENT_KIND_IMAGES = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum discon_event_kind discon_event_kind;
+#else
+typedef uint32_t discon_event_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What products are computed in.
 enum discon_precision
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -205,7 +276,7 @@ typedef struct discon_images discon_images;
 typedef struct discon_model discon_model;
 
 // A compiled plan with its memory: it generates any number of batches. One thread at a time; a call while another is at work
-// in it is DISCON_STATUS_BUSY.
+// in it, or while it runs in the background, is DISCON_STATUS_BUSY.
 typedef struct discon_session discon_session;
 
 // Functions that give and take memory, for `discon_set_allocator`. Any thread may call them, several at once, also inside
@@ -250,6 +321,19 @@ typedef struct discon_cpu_options {
     // Handed to both functions; it must stay until the device and all sessions on it are freed.
     void *user;
 } discon_cpu_options;
+
+// How to open a model.
+typedef struct discon_open_options {
+    // Bytes of this struct: what `discon_open_options_init` puts here.
+    size_t size;
+    // Bytes of weights that the model may have of its own; what lies in mapped files or in the caller's memory is not counted. 0 is
+    // what the system has left, UINT64_MAX leaves it to the system.
+    uint64_t memory_limit;
+    // What products are computed in: a discon_precision.
+    uint32_t precision;
+    // Zero.
+    uint32_t reserved;
+} discon_open_options;
 
 // A file of a model in memory.
 typedef struct discon_file {
@@ -347,6 +431,12 @@ typedef struct discon_start {
     const float *tokens;
     // How many numbers.
     size_t tokens_count;
+    // Classes that images are mixed of: images * as many as each is mixed of, the session's `mix` at most.
+    const uint32_t *mix_classes;
+    // The weight of each, from 0 on; only their ratios count. An image whose weights are all 0 is of its class.
+    const double *mix_weights;
+    // How many.
+    size_t mix_count;
     // The order in which stage 2 draws places: a discon_order.
     uint32_t order;
     // Zero.
@@ -395,14 +485,18 @@ typedef struct discon_session_options {
     size_t batch;
     // So many places of each image are not drawn, but given in a discon_start.
     size_t known_places;
+    // Each image may be mixed of so many classes.
+    size_t mix;
+    // Bytes that it may take. 0 is what the system has left, UINT64_MAX leaves it to the system.
+    uint64_t memory_limit;
     // Whether it makes images: 0 or 1.
     uint32_t image;
     // Whether it makes coarse pictures after stage 1: 0 or 1.
     uint32_t preview;
     // Whether all discrete tokens are given in a discon_start, and stage 1 is left out: 0 or 1.
     uint32_t given_codes;
-    // Zero.
-    uint32_t reserved;
+    // Whether it can make pictures of what is drawn so far: 0 or 1. They take memory of their own.
+    uint32_t partial_previews;
 } discon_session_options;
 
 // Where a session is.
@@ -411,6 +505,8 @@ typedef struct discon_progress {
     size_t size;
     // Share of the work done, by cost, from 0 to 1.
     double fraction;
+    // About how many microseconds of work are left; UINT64_MAX while that is not known.
+    uint64_t left_us;
     // The part at work: a discon_stage.
     uint32_t stage;
     // Its place, round or level.
@@ -421,18 +517,77 @@ typedef struct discon_progress {
     uint32_t reserved;
 } discon_progress;
 
-// What a session costs.
+// Bytes that a session takes.
 typedef struct discon_memory {
     // Bytes of this struct: what `discon_memory_init` puts here.
     size_t size;
-    // Bytes that each session takes.
-    uint64_t session_bytes;
-    // Bytes that sessions share, taken by the first that needs them.
-    uint64_t shared_bytes;
+    // Of the host's memory, all in all.
+    uint64_t host;
+    // Of a GPU's memory, all in all.
+    uint64_t device;
+    // Inputs, results and all in between.
+    uint64_t arena;
+    // Of the processor's threads.
+    uint64_t workers;
+    // What sessions share, and no other has made yet.
+    uint64_t shared;
+    // Of pictures of what is drawn so far.
+    uint64_t previews;
+    // Weights that a GPU has not yet.
+    uint64_t weights;
+    // The compiled plan.
+    uint64_t plan;
 } discon_memory;
 
 // Told of the progress after each op. Other than 0 cancels the run.
 typedef int32_t (*discon_watch)(void *user, const struct discon_progress *progress);
+
+// What happens to a session in the background. It and what it points to stay only while it is told.
+typedef struct discon_event {
+    // Bytes of this struct.
+    size_t size;
+    // Where the session is, for DISCON_EVENT_KIND_PROGRESS; else null.
+    const struct discon_progress *progress;
+    // The pictures, for the other kinds; else null.
+    const struct discon_images *images;
+    // A discon_event_kind.
+    uint32_t kind;
+    // Zero.
+    uint32_t reserved;
+} discon_event;
+
+// Told of events on the session's thread. Other than 0 cancels the run.
+typedef int32_t (*discon_on_event)(void *user, const struct discon_event *event);
+
+// A picture made of a picture, for `discon_session_edit`.
+typedef struct discon_edit {
+    // Bytes of this struct: what `discon_edit_init` puts here.
+    size_t size;
+    // A discon_edit_kind.
+    uint32_t kind;
+    // Zero.
+    uint32_t reserved;
+    // The picture.
+    const struct discon_image *image;
+    // A byte a pixel, other than 0 where the picture is to be new.
+    const uint8_t *mask;
+    // How many.
+    size_t mask_count;
+    // Where the left edge of a smaller picture is to be.
+    size_t left;
+    // Where its upper edge is to be.
+    size_t top;
+    // From 0 to 1.
+    double share;
+    // Discrete tokens by place.
+    const uint32_t *codes;
+    // How many.
+    size_t codes_count;
+} discon_edit;
+
+// Told of a line of the log, by any thread, several at once, from inside of calls. `level` is a discon_log_level, `text` ends with a
+// zero and stays only while it is told.
+typedef void (*discon_on_log)(void *user, uint32_t level, const char *text);
 
 #ifdef __cplusplus
 extern "C" {
@@ -474,16 +629,19 @@ discon_status discon_device_threads(const struct discon_device *device, size_t *
 // Frees a device; its threads end with the last session that uses them. Null is none.
 discon_status discon_device_free(struct discon_device *device);
 
+// Makes options of `size` bytes (`sizeof`): the precision that the model was packed for, what memory there is.
+discon_status discon_open_options_init(struct discon_open_options *options, size_t size);
+
 // Opens a model folder: `discon.json` beside the parts' `.safetensors`. Its files are mapped: they must not be written over
-// while the model or a session of it is there. `precision` is a discon_precision.
-discon_status discon_model_open(const char *folder, uint32_t precision, struct discon_model **model);
+// while the model or a session of it is there. `options` may be null.
+discon_status discon_model_open(const char *folder, const struct discon_open_options *options, struct discon_model **model);
 
 // Opens a model whose files lie in memory: `count` of them. With `release` they are used where they lie, and must stay and
 // not change until `release(user)` is called: once, when the model and all its sessions are gone, or before this call returns if
 // it fails. Without it they are copied.
 discon_status discon_model_from_memory(const struct discon_file *files,
                                        size_t count,
-                                       uint32_t precision,
+                                       const struct discon_open_options *options,
                                        discon_release release,
                                        void *user,
                                        struct discon_model **model);
@@ -539,7 +697,7 @@ discon_status discon_progress_init(struct discon_progress *progress, size_t size
 // Makes a struct of `size` bytes (`sizeof`) for what a session costs.
 discon_status discon_memory_init(struct discon_memory *memory, size_t size);
 
-// What a session with these options and settings would cost on that device, without taking it. `options` may be null for one image, `settings`
+// What a session with these options and settings would take on that device now, to the byte, without taking it. `options` may be null for one image, `settings`
 // for what the model asks for.
 discon_status discon_model_memory(const struct discon_model *model,
                                   const struct discon_device *device,
@@ -595,13 +753,42 @@ discon_status discon_session_image(const struct discon_session *session, size_t 
 // Copies one coarse picture into the caller's memory, once stage 1 is through.
 discon_status discon_session_preview(const struct discon_session *session, size_t index, const struct discon_target *target);
 
+// What a picture of what is drawn so far costs, as a share of the whole batch, in a session with `partial_previews`.
+discon_status discon_session_preview_cost(const struct discon_session *session, double *cost);
+
+// Takes what is drawn so far, for `discon_session_step_preview` to make pictures of: once a round of stage 2 is over. The run
+// goes on as if nothing had been.
+discon_status discon_session_begin_preview(struct discon_session *session);
+
+// Works on the pictures that `discon_session_begin_preview` took for about `budget_us` microseconds, and says where they are. The session
+// may be stepped in between. `progress` may be null.
+discon_status discon_session_step_preview(struct discon_session *session, uint64_t budget_us, struct discon_progress *progress);
+
+// The pictures of what was drawn when `discon_session_begin_preview` was called, once they are finished.
+discon_status discon_session_partial_previews(const struct discon_session *session, struct discon_images **images);
+
+// Pictures of what is drawn so far, from one call that takes as long as they need.
+discon_status discon_session_preview_now(struct discon_session *session, struct discon_images **images);
+
 // Copies the continuous tokens of an image by place, after stage 2: `count` is places * channels.
 discon_status discon_session_tokens(const struct discon_session *session, size_t index, float *tokens, size_t count);
 
 // Copies the discrete tokens of an image by place, after stage 1 or where they were given: `count` is places.
 discon_status discon_session_codes(const struct discon_session *session, size_t index, uint32_t *codes, size_t count);
 
-// Frees a session. DISCON_STATUS_BUSY, and nothing is freed, while it is at work in another call. Null is none.
+// Runs the batch from where it is to its end on a thread of its own, and returns at once. `on_event` is told some hundred times a
+// second, on that thread; it may be null. Until `discon_session_join` all other calls of this session are DISCON_STATUS_BUSY.
+discon_status discon_session_run_in_background(struct discon_session *session, discon_on_event on_event, void *user);
+
+// Whether the run in the background is over (0 or 1): then `discon_session_join` does not wait.
+discon_status discon_session_is_over(const struct discon_session *session, int32_t *over);
+
+// Waits for the end of the run in the background, and returns how it went: DISCON_STATUS_CANCELLED if it was cancelled. After it the
+// session is as after `discon_session_run`.
+discon_status discon_session_join(struct discon_session *session);
+
+// Frees a session; what runs in the background is cancelled, and waited for. DISCON_STATUS_BUSY, and nothing is freed, while it is at
+// work in another call. Null is none.
 discon_status discon_session_free(struct discon_session *session);
 
 // Generates the images of a request.
@@ -649,6 +836,17 @@ discon_status discon_variations(const struct discon_model *model,
                                 const struct discon_request *request,
                                 struct discon_images **images);
 
+// Makes an edit of `size` bytes (`sizeof`) of nothing.
+discon_status discon_edit_init(struct discon_edit *edit, size_t size);
+
+// Makes a session for an edit, one picture for each class and seed of the request, and begins it: to be stepped, run or cancelled, then
+// asked for its images. It is for this one batch.
+discon_status discon_session_edit(const struct discon_model *model,
+                                  const struct discon_device *device,
+                                  const struct discon_edit *edit,
+                                  const struct discon_request *request,
+                                  struct discon_session **session);
+
 // The tokens of a picture of the model's size: continuous ones, `tokens_count` (places * channels) numbers by place, and discrete ones,
 // `codes_count` (places). `codes` may be null with a count of 0; a model without a discrete autoencoder has none.
 discon_status discon_encode(const struct discon_model *model,
@@ -665,6 +863,13 @@ discon_status discon_decode(const struct discon_model *model,
                             const float *tokens,
                             size_t count,
                             struct discon_images **images);
+
+// Has `on_log` told what the library does, up to `level` (a discon_log_level), in place of whoever was told before. For the whole process:
+// sessions have no log of their own. Null, or DISCON_LOG_LEVEL_OFF, is nobody, as at the start. DISCON_STATUS_MISUSE if something else in this copy of
+// the library listens already. A thread that is inside the former `on_log` may still be so when this returns.
+discon_status discon_set_log(uint32_t level,
+                             discon_on_log on_log,
+                             void *user);
 
 #ifdef __cplusplus
 }  // extern "C"

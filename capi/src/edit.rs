@@ -4,8 +4,11 @@ use crate::device::DeviceHandle;
 use crate::model::ModelHandle;
 use crate::picture::{self, Image, Images};
 use crate::request::{Request, model};
+use crate::session::SessionHandle;
+use crate::sized::{self, size_first};
 use crate::status::{Failure, Result, Status, get, give, guard, slice, slice_mut};
-use discon::{Device, Error, Model};
+use discon::{Device, Error, Model, Outputs};
+use std::ptr::null;
 
 /// Pictures of a model on a device.
 ///
@@ -118,6 +121,106 @@ pub unsafe extern "C" fn discon_variations(
             Ok(model.variations(device, codes, share, &request)?)
         })
     }
+}
+
+/// The ways to make a picture of a picture.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy)]
+pub enum EditKind {
+    /// As `discon_inpaint`: `image` and `mask`.
+    Inpaint = 0,
+    /// As `discon_outpaint`: `image`, `left` and `top`.
+    Outpaint = 1,
+    /// As `discon_redraw`: `image` and `share`.
+    Redraw = 2,
+    /// As `discon_variations`: `codes` and `share`.
+    Variations = 3,
+}
+
+/// A picture made of a picture, for `discon_session_edit`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Edit {
+    /// Bytes of this struct: what `discon_edit_init` puts here.
+    pub size: usize,
+    /// A discon_edit_kind.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The picture.
+    pub image: *const Image,
+    /// A byte a pixel, other than 0 where the picture is to be new.
+    pub mask: *const u8,
+    /// How many.
+    pub mask_count: usize,
+    /// Where the left edge of a smaller picture is to be.
+    pub left: usize,
+    /// Where its upper edge is to be.
+    pub top: usize,
+    /// From 0 to 1.
+    pub share: f64,
+    /// Discrete tokens by place.
+    pub codes: *const u32,
+    /// How many.
+    pub codes_count: usize,
+}
+
+size_first!(Edit, "edit", {
+    kind: 0, reserved: 0, image: null(), mask: null(), mask_count: 0, left: 0, top: 0, share: 0.0, codes: null(), codes_count: 0,
+});
+
+impl Edit {
+    /// # Safety
+    /// As of [`sized::read`], and its pointers are null or valid for reads of what it says.
+    unsafe fn read(from: *const Self) -> Result<discon::Edit> {
+        // SAFETY: as the caller says.
+        unsafe {
+            let given = sized::read(from)?;
+            sized::reserved(&given, given.reserved)?;
+            let Self { share, left, top, .. } = given;
+            Ok(match given.kind {
+                0 => discon::Edit::Inpaint {
+                    image: picture::read(given.image)?,
+                    mask: slice(given.mask, given.mask_count, "mask")?.iter().map(|&m| m != 0).collect(),
+                },
+                1 => discon::Edit::Outpaint { image: picture::read(given.image)?, left, top },
+                2 => discon::Edit::Redraw { image: picture::read(given.image)?, share },
+                3 => {
+                    discon::Edit::Variations { codes: slice(given.codes, given.codes_count, "codes")?.to_vec(), share }
+                }
+                other => return Err(Error::input("kind", "a discon_edit_kind", other).into()),
+            })
+        }
+    }
+}
+
+/// Makes an edit of `size` bytes (`sizeof`) of nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_edit_init(edit: *mut Edit, size: usize) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { sized::init(edit, size, &sized::SizeFirst::DEFAULT) })
+}
+
+/// Makes a session for an edit, one picture for each class and seed of the request, and begins it: to be stepped, run or cancelled, then
+/// asked for its images. It is for this one batch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_edit(
+    model: *const ModelHandle,
+    device: *const DeviceHandle,
+    edit: *const Edit,
+    request: *const Request,
+    session: *mut *mut SessionHandle,
+) -> Status {
+    let make = || {
+        // SAFETY: as the header asks.
+        let (model, device, edit, request) = unsafe {
+            let model = self::model(model)?;
+            (model, &get(device, "device")?.0, Edit::read(edit)?, Request::read(request, model)?)
+        };
+        Ok(SessionHandle::new(model.edit(device, &edit, &request)?, model, Outputs::IMAGE, true))
+    };
+    // SAFETY: as the header asks.
+    guard(|| unsafe { give(session, "session", make) })
 }
 
 /// The tokens of a picture of the model's size: continuous ones, `tokens_count` (places * channels) numbers by place, and discrete ones,

@@ -13,7 +13,8 @@
 //! request    settings, requests, what is given beside them
 //! session    sessions: begun, stepped, cancelled, read
 //! picture    pixels in and out
-//! edit       pictures from one call: generated, edited, encoded, decoded
+//! edit       pictures from one call, and of pictures: generated, edited, encoded, decoded
+//! log        what the library does, for a host's log
 //! ```
 
 // What holds for all pointers is said once, at the head of the header: they are null, which is refused or has its meaning, or they point to
@@ -23,6 +24,7 @@
 mod allocator;
 mod device;
 mod edit;
+mod log;
 mod model;
 mod picture;
 mod request;
@@ -35,6 +37,7 @@ mod tests;
 pub use allocator::*;
 pub use device::*;
 pub use edit::*;
+pub use log::*;
 pub use model::*;
 pub use picture::*;
 pub use request::*;

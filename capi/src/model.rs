@@ -15,7 +15,52 @@ pub struct ModelHandle {
     classes: Vec<CString>,
 }
 
-/// What products are computed in, for the `precision` of calls that open models.
+/// How to open a model.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct OpenOptions {
+    /// Bytes of this struct: what `discon_open_options_init` puts here.
+    pub size: usize,
+    /// Bytes of weights that the model may have of its own; what lies in mapped files or in the caller's memory is not counted. 0 is
+    /// what the system has left, UINT64_MAX leaves it to the system.
+    pub memory_limit: u64,
+    /// What products are computed in: a discon_precision.
+    pub precision: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+size_first!(OpenOptions, "open options", { memory_limit: 0, precision: 0, reserved: 0 });
+
+impl OpenOptions {
+    /// Null is the defaults.
+    ///
+    /// # Safety
+    /// As of [`sized::read`].
+    unsafe fn read(from: *const Self) -> Result<discon::OpenOptions> {
+        if from.is_null() {
+            return Ok(discon::OpenOptions::default());
+        }
+        // SAFETY: as the caller says.
+        let given = unsafe { sized::read(from)? };
+        sized::reserved(&given, given.reserved)?;
+        Ok(discon::OpenOptions { precision: precision(given.precision)?, memory_limit: limit(given.memory_limit) })
+    }
+}
+
+/// 0 is no limit of the caller's.
+pub(crate) fn limit(bytes: u64) -> Option<u64> {
+    (bytes > 0).then_some(bytes)
+}
+
+/// Makes options of `size` bytes (`sizeof`): the precision that the model was packed for, what memory there is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_open_options_init(options: *mut OpenOptions, size: usize) -> Status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { sized::init(options, size, &sized::SizeFirst::DEFAULT) })
+}
+
+/// What products are computed in.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy)]
 pub enum Precision {
@@ -110,20 +155,17 @@ unsafe fn folder<'a>(pointer: *const c_char) -> Result<&'a std::path::Path> {
 }
 
 /// Opens a model folder: `discon.json` beside the parts' `.safetensors`. Its files are mapped: they must not be written over
-/// while the model or a session of it is there. `precision` is a discon_precision.
+/// while the model or a session of it is there. `options` may be null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_model_open(
     folder: *const c_char,
-    precision: u32,
+    options: *const OpenOptions,
     model: *mut *mut ModelHandle,
 ) -> Status {
     let make = || -> Result<_> {
         // SAFETY: as the header asks.
-        let folder = unsafe { self::folder(folder)? };
-        Ok(ModelHandle::new(match self::precision(precision)? {
-            None => Model::open(folder)?,
-            Some(precision) => Model::open_as(folder, precision)?,
-        }))
+        let (folder, options) = unsafe { (self::folder(folder)?, OpenOptions::read(options)?) };
+        Ok(ModelHandle::new(Model::open_with(folder, &options)?))
     };
     // SAFETY: as the header asks.
     guard(|| unsafe { give(model, "model", make) })
@@ -169,7 +211,7 @@ impl AsRef<[u8]> for Lent {
 pub unsafe extern "C" fn discon_model_from_memory(
     files: *const File,
     count: usize,
-    precision: u32,
+    options: *const OpenOptions,
     release: Release,
     user: *mut c_void,
     model: *mut *mut ModelHandle,
@@ -191,10 +233,9 @@ pub unsafe extern "C" fn discon_model_from_memory(
                 },
             ));
         }
-        Ok(ModelHandle::new(match self::precision(precision)? {
-            None => Model::from_bytes(given)?,
-            Some(precision) => Model::from_bytes_as(given, precision)?,
-        }))
+        // SAFETY: as the header asks.
+        let options = unsafe { OpenOptions::read(options)? };
+        Ok(ModelHandle::new(Model::from_bytes_with(given, &options)?))
     };
     // SAFETY: as the header asks.
     guard(|| unsafe { give(model, "model", make) })

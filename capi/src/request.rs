@@ -107,6 +107,12 @@ pub struct Start {
     pub tokens: *const f32,
     /// How many numbers.
     pub tokens_count: usize,
+    /// Classes that images are mixed of: images * as many as each is mixed of, the session's `mix` at most.
+    pub mix_classes: *const u32,
+    /// The weight of each, from 0 on; only their ratios count. An image whose weights are all 0 is of its class.
+    pub mix_weights: *const f64,
+    /// How many.
+    pub mix_count: usize,
     /// The order in which stage 2 draws places: a discon_order.
     pub order: u32,
     /// Zero.
@@ -114,7 +120,8 @@ pub struct Start {
 }
 
 size_first!(Start, "start", {
-    codes: std::ptr::null(), codes_count: 0, known: std::ptr::null(), known_count: 0, tokens: std::ptr::null(), tokens_count: 0, order: 0,
+    codes: std::ptr::null(), codes_count: 0, known: std::ptr::null(), known_count: 0, tokens: std::ptr::null(), tokens_count: 0, mix_classes: std::ptr::null(), mix_weights: std::ptr::null(), mix_count: 0,
+    order: 0,
     reserved: 0,
 });
 
@@ -211,12 +218,14 @@ impl Start {
             return Ok(Given::default());
         }
         // SAFETY: as the caller says.
-        let (given, codes, known, tokens) = unsafe {
+        let (given, codes, known, tokens, mixes) = unsafe {
             let given = sized::read(from)?;
             sized::reserved(&given, given.reserved)?;
             let codes = slice(given.codes, given.codes_count, "codes")?;
             let known = slice(given.known, given.known_count, "known places")?;
-            (given, codes, known, slice(given.tokens, given.tokens_count, "tokens")?)
+            let tokens = slice(given.tokens, given.tokens_count, "tokens")?;
+            let classes = slice(given.mix_classes, given.mix_count, "classes of mixes")?;
+            (given, codes, known, tokens, (classes, slice(given.mix_weights, given.mix_count, "weights of mixes")?))
         };
         let fits = |what: &str, n: usize| -> Result<()> {
             let all = images.checked_mul(places);
@@ -231,6 +240,16 @@ impl Start {
             let expected = format!("those of {images} images, with their known places");
             return Err(Failure::Engine(Error::input("tokens", expected, format!("{} numbers", tokens.len()))));
         }
+        if images == 0 || !mixes.0.len().is_multiple_of(images) {
+            let expected = format!("as many for each of {images} images");
+            return Err(Error::input("classes of mixes", expected, mixes.0.len()).into());
+        }
+        let mix = |image: usize| {
+            let of = image * mixes.0.len() / images..(image + 1) * mixes.0.len() / images;
+            let all = mixes.0[of.clone()].iter().zip(&mixes.1[of]);
+            // What is not 0 is the engine's to refuse.
+            all.filter(|(_, weight)| **weight != 0.0).map(|(&class, &weight)| (class as usize, weight)).collect()
+        };
         let code = |&code: &u32| (code != NO_CODE).then_some(code);
         let each = known.chunks(places.max(1)).enumerate().map(|(image, known)| {
             let width = tokens.len() / images;
@@ -247,6 +266,8 @@ impl Start {
             },
             codes: codes.chunks(places.max(1)).map(|codes| codes.iter().map(code).collect()).collect(),
             known: each.collect(),
+            mixes: if mixes.0.is_empty() { Vec::new() } else { (0..images).map(mix).collect() },
+            edit: None,
         })
     }
 }

@@ -1,19 +1,20 @@
 //! Sessions: begun, stepped, cancelled, read.
 
 use crate::device::DeviceHandle;
-use crate::model::ModelHandle;
+use crate::model::{ModelHandle, limit};
 use crate::picture::{self, Images, Target};
 use crate::request::{Settings, Start, classes_and_seeds, model};
 use crate::sized::{self, size_first};
 use crate::status::{Failure, Result, Status, free, get, give, guard, slice_mut};
 use discon::plan::Stage as At;
-use discon::{Canceller, Error, Image, Model, Outputs, Session};
+use discon::{Background, Canceller, Error, Image, Model, Outputs, Session};
 use std::ffi::c_void;
+use std::ptr::null;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 /// A compiled plan with its memory: it generates any number of batches. One thread at a time; a call while another is at work
-/// in it is DISCON_STATUS_BUSY.
+/// in it, or while it runs in the background, is DISCON_STATUS_BUSY.
 pub struct SessionHandle {
     /// Poisoned by a panic, until it begins anew.
     state: Mutex<State>,
@@ -22,11 +23,19 @@ pub struct SessionHandle {
 }
 
 struct State {
-    session: Session,
+    at: Where,
     model: Model,
     /// Whether there is a batch at work or done.
     begun: bool,
     outputs: Outputs,
+}
+
+/// Where a session is.
+enum Where {
+    Here(Box<Session>),
+    InBackground(Background),
+    /// A thread for it could not be had.
+    Lost,
 }
 
 /// Cancels a session, from any thread.
@@ -60,6 +69,8 @@ pub struct Progress {
     pub size: usize,
     /// Share of the work done, by cost, from 0 to 1.
     pub fraction: f64,
+    /// About how many microseconds of work are left; UINT64_MAX while that is not known.
+    pub left_us: u64,
     /// The part at work: a discon_stage.
     pub stage: u32,
     /// Its place, round or level.
@@ -70,7 +81,7 @@ pub struct Progress {
     pub reserved: u32,
 }
 
-size_first!(Progress, "progress", { fraction: 0.0, stage: 0, index: 0, finished: 0, reserved: 0 });
+size_first!(Progress, "progress", { fraction: 0.0, left_us: u64::MAX, stage: 0, index: 0, finished: 0, reserved: 0 });
 
 /// What a session is for.
 #[repr(C)]
@@ -82,33 +93,49 @@ pub struct SessionOptions {
     pub batch: usize,
     /// So many places of each image are not drawn, but given in a discon_start.
     pub known_places: usize,
+    /// Each image may be mixed of so many classes.
+    pub mix: usize,
+    /// Bytes that it may take. 0 is what the system has left, UINT64_MAX leaves it to the system.
+    pub memory_limit: u64,
     /// Whether it makes images: 0 or 1.
     pub image: u32,
     /// Whether it makes coarse pictures after stage 1: 0 or 1.
     pub preview: u32,
     /// Whether all discrete tokens are given in a discon_start, and stage 1 is left out: 0 or 1.
     pub given_codes: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether it can make pictures of what is drawn so far: 0 or 1. They take memory of their own.
+    pub partial_previews: u32,
 }
 
 size_first!(SessionOptions, "session options", {
-    batch: 1, known_places: 0, image: 1, preview: 0, given_codes: 0, reserved: 0,
+    batch: 1, known_places: 0, mix: 1, memory_limit: 0, image: 1, preview: 0, given_codes: 0, partial_previews: 0,
 });
 
-/// What a session costs.
+/// Bytes that a session takes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Memory {
     /// Bytes of this struct: what `discon_memory_init` puts here.
     pub size: usize,
-    /// Bytes that each session takes.
-    pub session_bytes: u64,
-    /// Bytes that sessions share, taken by the first that needs them.
-    pub shared_bytes: u64,
+    /// Of the host's memory, all in all.
+    pub host: u64,
+    /// Of a GPU's memory, all in all.
+    pub device: u64,
+    /// Inputs, results and all in between.
+    pub arena: u64,
+    /// Of the processor's threads.
+    pub workers: u64,
+    /// What sessions share, and no other has made yet.
+    pub shared: u64,
+    /// Of pictures of what is drawn so far.
+    pub previews: u64,
+    /// Weights that a GPU has not yet.
+    pub weights: u64,
+    /// The compiled plan.
+    pub plan: u64,
 }
 
-size_first!(Memory, "memory", { session_bytes: 0, shared_bytes: 0 });
+size_first!(Memory, "memory", { host: 0, device: 0, arena: 0, workers: 0, shared: 0, previews: 0, weights: 0, plan: 0 });
 
 /// Told of the progress after each op. Other than 0 cancels the run.
 pub type Watch = Option<unsafe extern "C" fn(user: *mut c_void, progress: *const Progress) -> i32>;
@@ -118,6 +145,7 @@ impl Progress {
         Self {
             size: size_of::<Self>(),
             fraction: progress.fraction,
+            left_us: progress.left.map_or(u64::MAX, |left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX)),
             stage: match progress.stage {
                 At::Prepare => Stage::Prepare,
                 At::Encode => Stage::Encode,
@@ -146,28 +174,30 @@ impl SessionOptions {
     ///
     /// # Safety
     /// As of [`sized::read`].
-    unsafe fn read(from: *const Self) -> Result<(usize, Outputs)> {
+    unsafe fn read(from: *const Self) -> Result<(usize, Outputs, discon::SessionOptions)> {
         if from.is_null() {
-            return Ok((1, Outputs::IMAGE));
+            return Ok((1, Outputs::IMAGE, discon::SessionOptions::default()));
         }
         // SAFETY: as the caller says.
         let given = unsafe { sized::read(from)? };
-        sized::reserved(&given, given.reserved)?;
         let outputs = Outputs {
             image: flag(given.image, "image")?,
             preview: flag(given.preview, "preview")?,
             given_codes: flag(given.given_codes, "given_codes")?,
+            partial_previews: flag(given.partial_previews, "partial_previews")?,
             known_places: given.known_places,
+            mix: given.mix,
             ..Outputs::IMAGE
         };
-        Ok((given.batch, outputs))
+        Ok((given.batch, outputs, discon::SessionOptions { memory_limit: limit(given.memory_limit) }))
     }
 }
 
 impl SessionHandle {
-    fn new(session: Session, model: &Model, outputs: Outputs) -> Self {
+    pub(crate) fn new(session: Session, model: &Model, outputs: Outputs, begun: bool) -> Self {
         let canceller = session.canceller();
-        Self { state: Mutex::new(State { session, model: model.clone(), begun: false, outputs }), canceller }
+        let at = Where::Here(Box::new(session));
+        Self { state: Mutex::new(State { at, model: model.clone(), begun, outputs }), canceller }
     }
 
     fn enter(&self) -> Result<MutexGuard<'_, State>> {
@@ -199,36 +229,58 @@ impl SessionHandle {
 const BUSY: Failure = Failure::Busy("session: expected one that is not at work, found it in another call");
 
 impl State {
-    fn begun(&self) -> Result<()> {
-        let begun = self.begun.then_some(());
+    fn session(&self) -> Result<&Session> {
+        match &self.at {
+            Where::Here(session) => Ok(session),
+            Where::InBackground(_) => Err(IN_BACKGROUND),
+            Where::Lost => Err(LOST),
+        }
+    }
+
+    fn session_mut(&mut self) -> Result<&mut Session> {
+        match &mut self.at {
+            Where::Here(session) => Ok(session),
+            Where::InBackground(_) => Err(IN_BACKGROUND),
+            Where::Lost => Err(LOST),
+        }
+    }
+
+    /// The session, with a batch.
+    fn begun(&self) -> Result<&Session> {
+        let session = self.session()?;
+        let begun = self.begun.then_some(session);
         begun.ok_or(Failure::Misuse("session: expected one with a batch, found none begun, or it was cancelled"))
     }
 
     fn works(&mut self, work: impl FnOnce(&mut Session) -> discon::Result<()>) -> Result<()> {
         self.begun()?;
-        let done = work(&mut self.session);
+        let done = work(self.session_mut()?);
         self.begun = done.is_ok();
         Ok(done?)
     }
 
     /// The pictures of a session that makes them and has come so far.
     fn images(&self) -> Result<Vec<Image>> {
-        self.begun()?;
-        if self.outputs.image && !self.session.progress().finished {
+        let session = self.begun()?;
+        if self.outputs.image && !session.progress().finished {
             return Err(Failure::Misuse("images: expected a session that is finished, found it at work"));
         }
-        Ok(self.session.images()?)
+        Ok(session.images()?)
     }
 
     fn previews(&self) -> Result<Vec<Image>> {
-        self.begun()?;
-        let at = self.session.progress();
+        let session = self.begun()?;
+        let at = session.progress();
         if self.outputs.preview && !at.finished && at.stage <= At::Preview {
             return Err(Failure::Misuse("previews: expected a session that is through stage 1, found it before"));
         }
-        Ok(self.session.previews()?)
+        Ok(session.previews()?)
     }
 }
+
+const IN_BACKGROUND: Failure = Failure::Busy("session: expected one that is not at work, found it in the background");
+const LOST: Failure =
+    Failure::Misuse("session: expected one that could start in the background, found one that is to be freed");
 
 /// Copies numbers of one image where the caller has room for as many.
 ///
@@ -266,7 +318,7 @@ pub unsafe extern "C" fn discon_memory_init(memory: *mut Memory, size: usize) ->
     guard(|| unsafe { sized::init(memory, size, &sized::SizeFirst::DEFAULT) })
 }
 
-/// What a session with these options and settings would cost on that device, without taking it. `options` may be null for one image, `settings`
+/// What a session with these options and settings would take on that device now, to the byte, without taking it. `options` may be null for one image, `settings`
 /// for what the model asks for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_model_memory(
@@ -280,10 +332,19 @@ pub unsafe extern "C" fn discon_model_memory(
         // SAFETY: as the header asks.
         unsafe {
             let model = self::model(model)?;
-            let (batch, outputs) = SessionOptions::read(options)?;
-            let plan = model.plan(batch, &Settings::read(settings, model)?, outputs)?;
-            let session_bytes = plan.arena_bytes(get(device, "device")?.0.threads());
-            let made = Memory { size: 0, session_bytes, shared_bytes: plan.shared_bytes() };
+            let (batch, outputs, _) = SessionOptions::read(options)?;
+            let m = model.memory(&get(device, "device")?.0, batch, &Settings::read(settings, model)?, outputs)?;
+            let made = Memory {
+                size: 0,
+                host: m.host(),
+                device: m.device(),
+                arena: m.arena,
+                workers: m.workers,
+                shared: m.shared,
+                previews: m.previews,
+                weights: m.weights,
+                plan: m.plan,
+            };
             sized::write(memory, &made)
         }
     })
@@ -300,11 +361,11 @@ pub unsafe extern "C" fn discon_session_new(
 ) -> Status {
     let make = || -> Result<_> {
         // SAFETY: as the header asks.
-        let (model, device, (batch, outputs), settings) = unsafe {
+        let (model, device, (batch, outputs, options), settings) = unsafe {
             let model = self::model(model)?;
             (model, &get(device, "device")?.0, SessionOptions::read(options)?, Settings::read(settings, model)?)
         };
-        Ok(SessionHandle::new(model.session(device, batch, &settings, outputs)?, model, outputs))
+        Ok(SessionHandle::new(model.session_with(device, batch, &settings, outputs, &options)?, model, outputs, false))
     };
     // SAFETY: as the header asks.
     guard(|| unsafe { give(session, "session", make) })
@@ -324,7 +385,8 @@ pub unsafe extern "C" fn discon_session_begin(
         // SAFETY: as the header asks.
         let session = unsafe { get(session, "session")? };
         let mut state = session.enter_anew()?;
-        let State { session, model, begun, outputs } = &mut *state;
+        state.session()?;
+        let State { at: Where::Here(session), model, begun, outputs } = &mut *state else { return Err(LOST) };
         // SAFETY: as the header asks.
         let ((classes, seeds), start) = unsafe {
             (classes_and_seeds(model, (classes, seeds), count)?, Start::read(start, count, model.places()?)?)
@@ -353,7 +415,7 @@ pub unsafe extern "C" fn discon_session_step(
     guard(|| {
         // SAFETY: as the header asks.
         let mut state = unsafe { get(session, "session")? }.enter()?;
-        let mut at = Progress::of(&state.session.progress());
+        let mut at = Progress::of(&state.session()?.progress());
         if !progress.is_null() {
             // Refused before any work.
             // SAFETY: as the header asks.
@@ -395,14 +457,14 @@ pub unsafe extern "C" fn discon_session_run(session: *mut SessionHandle, watch: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_progress(session: *const SessionHandle, progress: *mut Progress) -> Status {
     // SAFETY: as the header asks.
-    guard(|| unsafe { sized::write(progress, &Progress::of(&get(session, "session")?.enter()?.session.progress())) })
+    guard(|| unsafe { sized::write(progress, &Progress::of(&get(session, "session")?.enter()?.session()?.progress())) })
 }
 
 /// Bytes that this session has alone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_bytes(session: *const SessionHandle, bytes: *mut u64) -> Status {
     // SAFETY: as the header asks.
-    guard(|| unsafe { crate::status::put(bytes, "bytes", get(session, "session")?.enter()?.session.own_bytes()) })
+    guard(|| unsafe { crate::status::put(bytes, "bytes", get(session, "session")?.enter()?.session()?.own_bytes()) })
 }
 
 /// A handle that cancels this session, also after the session was freed. Free it by `discon_canceller_free`.
@@ -474,6 +536,76 @@ pub unsafe extern "C" fn discon_session_preview(
     guard(|| unsafe { picture::write(picture::pick(&get(session, "session")?.enter()?.previews()?, index)?, target) })
 }
 
+/// What a picture of what is drawn so far costs, as a share of the whole batch, in a session with `partial_previews`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_preview_cost(session: *const SessionHandle, cost: *mut f64) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let found = unsafe { get(session, "session")? }.enter()?.session()?.preview_cost();
+        let none = || Error::input("previews", "a session with `partial_previews`", "one without");
+        // SAFETY: as the header asks.
+        unsafe { crate::status::put(cost, "cost", found.ok_or_else(none)?) }
+    })
+}
+
+/// Takes what is drawn so far, for `discon_session_step_preview` to make pictures of: once a round of stage 2 is over. The run
+/// goes on as if nothing had been.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_begin_preview(session: *mut SessionHandle) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let mut state = unsafe { get(session, "session")? }.enter()?;
+        state.begun()?;
+        Ok(state.session_mut()?.begin_preview()?)
+    })
+}
+
+/// Works on the pictures that `discon_session_begin_preview` took for about `budget_us` microseconds, and says where they are. The session
+/// may be stepped in between. `progress` may be null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_step_preview(
+    session: *mut SessionHandle,
+    budget_us: u64,
+    progress: *mut Progress,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let mut state = unsafe { get(session, "session")? }.enter()?;
+        state.begun()?;
+        let at = Progress::of(&state.session_mut()?.step_preview(Duration::from_micros(budget_us))?);
+        if !progress.is_null() {
+            // SAFETY: as the header asks.
+            unsafe { sized::write(progress, &at)? };
+        }
+        Ok(())
+    })
+}
+
+/// The pictures of what was drawn when `discon_session_begin_preview` was called, once they are finished.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_partial_previews(
+    session: *const SessionHandle,
+    images: *mut *mut Images,
+) -> Status {
+    // SAFETY: as the header asks.
+    let make = || Ok(Images(unsafe { get(session, "session")? }.enter()?.begun()?.partial_previews()?));
+    // SAFETY: as the header asks.
+    guard(|| unsafe { give(images, "images", make) })
+}
+
+/// Pictures of what is drawn so far, from one call that takes as long as they need.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_preview_now(session: *mut SessionHandle, images: *mut *mut Images) -> Status {
+    let make = || {
+        // SAFETY: as the header asks.
+        let mut state = unsafe { get(session, "session")? }.enter()?;
+        state.begun()?;
+        Ok(Images(state.session_mut()?.preview_now()?))
+    };
+    // SAFETY: as the header asks.
+    guard(|| unsafe { give(images, "images", make) })
+}
+
 /// Copies the continuous tokens of an image by place, after stage 2: `count` is places * channels.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_tokens(
@@ -485,13 +617,13 @@ pub unsafe extern "C" fn discon_session_tokens(
     guard(|| {
         // SAFETY: as the header asks.
         let state = unsafe { get(session, "session")? }.enter()?;
-        state.begun()?;
-        let at = state.session.progress();
+        let session = state.begun()?;
+        let at = session.progress();
         if !at.finished && at.stage != At::Decode {
             return Err(Failure::Misuse("tokens: expected a session that is through stage 2, found it before"));
         }
         // SAFETY: as the header asks.
-        unsafe { copy(&state.session.tokens()?, index, tokens, count, "tokens") }
+        unsafe { copy(&session.tokens()?, index, tokens, count, "tokens") }
     })
 }
 
@@ -506,17 +638,139 @@ pub unsafe extern "C" fn discon_session_codes(
     guard(|| {
         // SAFETY: as the header asks.
         let state = unsafe { get(session, "session")? }.enter()?;
-        state.begun()?;
-        let at = state.session.progress();
+        let session = state.begun()?;
+        let at = session.progress();
         if !state.outputs.given_codes && !at.finished && at.stage <= At::Discrete {
             return Err(Failure::Misuse("codes: expected a session that is through stage 1, found it before"));
         }
         // SAFETY: as the header asks.
-        unsafe { copy(&state.session.codes()?, index, codes, count, "codes") }
+        unsafe { copy(&session.codes()?, index, codes, count, "codes") }
     })
 }
 
-/// Frees a session. DISCON_STATUS_BUSY, and nothing is freed, while it is at work in another call. Null is none.
+/// What happens to a session in the background.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy)]
+pub enum EventKind {
+    /// A step was done.
+    Progress = 0,
+    /// The coarse pictures are there.
+    Preview = 1,
+    /// The images are there: the last event.
+    Images = 2,
+}
+
+/// What happens to a session in the background. It and what it points to stay only while it is told.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Event {
+    /// Bytes of this struct.
+    pub size: usize,
+    /// Where the session is, for DISCON_EVENT_KIND_PROGRESS; else null.
+    pub progress: *const Progress,
+    /// The pictures, for the other kinds; else null.
+    pub images: *const Images,
+    /// A discon_event_kind.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Told of events on the session's thread. Other than 0 cancels the run.
+pub type OnEvent = Option<unsafe extern "C" fn(user: *mut c_void, event: *const Event) -> i32>;
+
+/// The host's side of a run in the background.
+struct Listener {
+    call: unsafe extern "C" fn(*mut c_void, *const Event) -> i32,
+    user: *mut c_void,
+    canceller: Canceller,
+}
+
+// SAFETY: the header says that the session's thread calls the function with `user`.
+unsafe impl Send for Listener {}
+
+impl Listener {
+    fn hear(&self, event: &discon::Event) {
+        let (progress, images);
+        let mut told = Event { size: size_of::<Event>(), progress: null(), images: null(), kind: 0, reserved: 0 };
+        match event {
+            discon::Event::Progress(at) => {
+                progress = Progress::of(at);
+                (told.kind, told.progress) = (EventKind::Progress as u32, &raw const progress);
+            }
+            discon::Event::Preview(pictures) | discon::Event::Images(pictures) => {
+                images = Images(pictures.clone());
+                let coarse = matches!(event, discon::Event::Preview(_));
+                told.kind = if coarse { EventKind::Preview } else { EventKind::Images } as u32;
+                told.images = &raw const images;
+            }
+            _ => return,
+        }
+        // SAFETY: as the header asks; what the event points to is there until the call is over.
+        if unsafe { (self.call)(self.user, &told) } != 0 {
+            self.canceller.cancel();
+        }
+    }
+}
+
+/// Runs the batch from where it is to its end on a thread of its own, and returns at once. `on_event` is told some hundred times a
+/// second, on that thread; it may be null. Until `discon_session_join` all other calls of this session are DISCON_STATUS_BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_run_in_background(
+    session: *mut SessionHandle,
+    on_event: OnEvent,
+    user: *mut c_void,
+) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let handle = unsafe { get(session, "session")? };
+        let mut state = handle.enter()?;
+        state.begun()?;
+        let listener = on_event.map(|call| Listener { call, user, canceller: handle.canceller.clone() });
+        let Where::Here(session) = std::mem::replace(&mut state.at, Where::Lost) else { return Err(LOST) };
+        let hear = move |event: &discon::Event| listener.iter().for_each(|listener| listener.hear(event));
+        state.at = Where::InBackground(session.in_background(hear)?);
+        Ok(())
+    })
+}
+
+/// Whether the run in the background is over (0 or 1): then `discon_session_join` does not wait.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_is_over(session: *const SessionHandle, over: *mut i32) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let over_ = match &unsafe { get(session, "session")? }.enter()?.at {
+            Where::InBackground(background) => background.is_finished(),
+            Where::Here(_) | Where::Lost => true,
+        };
+        // SAFETY: as the header asks.
+        unsafe { crate::status::put(over, "over", over_.into()) }
+    })
+}
+
+/// Waits for the end of the run in the background, and returns how it went: DISCON_STATUS_CANCELLED if it was cancelled. After it the
+/// session is as after `discon_session_run`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn discon_session_join(session: *mut SessionHandle) -> Status {
+    guard(|| {
+        // SAFETY: as the header asks.
+        let mut state = unsafe { get(session, "session")? }.enter()?;
+        let background = match std::mem::replace(&mut state.at, Where::Lost) {
+            Where::InBackground(background) => background,
+            other => {
+                state.at = other;
+                return Err(Failure::Misuse("session: expected one that runs in the background, found another"));
+            }
+        };
+        let (session, done) = background.join();
+        state.at = Where::Here(Box::new(session));
+        state.begun = done.is_ok();
+        Ok(done?)
+    })
+}
+
+/// Frees a session; what runs in the background is cancelled, and waited for. DISCON_STATUS_BUSY, and nothing is freed, while it is at
+/// work in another call. Null is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_free(session: *mut SessionHandle) -> Status {
     guard(|| {

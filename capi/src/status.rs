@@ -106,19 +106,25 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// A text in place: an error is told also when there is no memory, and a thread's end has nothing to free.
 #[derive(Clone, Copy)]
-struct Text {
-    bytes: [u8; 2048],
+pub(crate) struct Text {
+    /// The last is always zero.
+    bytes: [u8; 2049],
     len: usize,
 }
 
 impl Text {
-    const EMPTY: Self = Self { bytes: [0; 2048], len: 0 };
+    const EMPTY: Self = Self { bytes: [0; 2049], len: 0 };
 
-    fn of(text: impl fmt::Display) -> Self {
+    pub(crate) fn of(text: impl fmt::Display) -> Self {
         let mut made = Self::EMPTY;
         // It ends where it is full.
         let _ = write!(made, "{text}");
         made
+    }
+
+    /// Ended by a zero.
+    pub(crate) fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -128,7 +134,7 @@ impl Text {
 
 impl Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let fits = text.floor_char_boundary(self.bytes.len() - self.len);
+        let fits = text.floor_char_boundary(self.bytes.len() - 1 - self.len);
         self.bytes[self.len..][..fits].copy_from_slice(&text.as_bytes()[..fits]);
         self.len += fits;
         if fits == text.len() { Ok(()) } else { Err(fmt::Error) }

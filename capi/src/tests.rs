@@ -35,7 +35,7 @@ impl Opened {
         let mut opened = Self(null_mut(), null_mut(), null_mut());
         // SAFETY: all pointers are what they say.
         unsafe {
-            assert_eq!(discon_model_open(folder.as_ptr(), 0, &mut opened.0), Status::Ok, "{}", last_error());
+            assert_eq!(discon_model_open(folder.as_ptr(), null(), &mut opened.0), Status::Ok, "{}", last_error());
             assert_eq!(discon_device_cpu(null(), &mut opened.1), Status::Ok);
             assert_eq!(discon_session_new(opened.0, opened.1, null(), null(), &mut opened.2), Status::Ok);
         }
@@ -113,7 +113,7 @@ fn an_error_longer_than_its_room_is_cut_between_characters() {
     let long = CString::new("é".repeat(3000)).unwrap();
     // SAFETY: all pointers are what they say.
     unsafe {
-        assert_eq!(discon_model_open(long.as_ptr(), 0, &mut null_mut()), Status::Io);
+        assert_eq!(discon_model_open(long.as_ptr(), null(), &mut null_mut()), Status::Io);
         assert!((2047..=2048).contains(&last_error().len()), "{}", last_error().len());
         let mut text = [1; 8];
         assert!(discon_last_error(text.as_mut_ptr(), 4) > 2000);

@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
 
     discon_model *model;
     discon_device *device;
-    must(discon_model_open(argv[1], DISCON_PRECISION_STORED, &model)); // mapped: nothing is read yet
+    must(discon_model_open(argv[1], NULL, &model));   // mapped: nothing is read yet
     must(discon_device_cpu(NULL, &device));                            // a thread for each core
 
     uint32_t class_;

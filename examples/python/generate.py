@@ -45,7 +45,7 @@ def generate(discon, folder, class_name, seed):
     """Width, height and RGB bytes of one picture."""
     model, device, images = c.c_void_p(), c.c_void_p(), c.c_void_p()
     try:
-        discon.model_open(folder.encode(), c.c_uint32(0), c.byref(model))
+        discon.model_open(folder.encode(), None, c.byref(model))
         discon.device_cpu(None, c.byref(device))
         number = c.c_uint32()
         discon.model_class(model, class_name.encode(), c.byref(number))

@@ -45,7 +45,7 @@ static inline discon_device *cpu(size_t threads) {
 
 static inline discon_model *opened(const char *folder) {
     discon_model *model;
-    OK(discon_model_open(folder, DISCON_PRECISION_STORED, &model));
+    OK(discon_model_open(folder, NULL, &model));
     return model;
 }
 

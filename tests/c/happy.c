@@ -35,11 +35,14 @@ static void from_memory(const char *folder, const discon_request *request, const
         files[i].name = names[i];
         files[i].bytes = file(folder, names[i], &files[i].length);
     }
+    discon_open_options open;
+    OK(discon_open_options_init(&open, sizeof open));
+    open.precision = DISCON_PRECISION_F32;
     for (int lent = 0; lent < 2; lent++) {
         int released = 0;
         discon_model *model;
         discon_session *session;
-        OK(discon_model_from_memory(files, 5, DISCON_PRECISION_F32, lent ? count_release : NULL, &released, &model));
+        OK(discon_model_from_memory(files, 5, &open, lent ? count_release : NULL, &released, &model));
         discon_images *images;
         OK(discon_generate(model, device, request, &images));
         for (size_t i = 0; i < request->count; i++) CHECK(same(view(images, i), view(expected, i)));
@@ -51,18 +54,223 @@ static void from_memory(const char *folder, const discon_request *request, const
         CHECK(released == lent);
         // A failure releases too, before it returns.
         released = 0;
-        GIVES(DISCON_STATUS_MODEL, discon_model_from_memory(files + 1, 4, 0, lent ? count_release : NULL, &released, &model));
+        GIVES(DISCON_STATUS_MODEL, discon_model_from_memory(files + 1, 4, NULL, lent ? count_release : NULL, &released, &model));
         CHECK(released == lent && model == NULL);
         released = 0;
-        GIVES(DISCON_STATUS_NULL, discon_model_from_memory(files, 5, 0, lent ? count_release : NULL, &released, NULL));
+        GIVES(DISCON_STATUS_NULL, discon_model_from_memory(files, 5, NULL, lent ? count_release : NULL, &released, NULL));
         CHECK(released == lent);
     }
     for (int i = 0; i < 5; i++) free((void *)(uintptr_t)files[i].bytes);
 }
 
+// A model within a limit of memory.
+static void limited(const char *folder) {
+    discon_open_options open;
+    discon_model *model;
+    OK(discon_open_options_init(&open, sizeof open));
+    open.memory_limit = 1000;
+    GIVES(DISCON_STATUS_RESOURCES, discon_model_open(folder, &open, &model));
+    CHECK(model == NULL && says("bytes"));
+    open.memory_limit = UINT64_MAX;
+    open.precision = DISCON_PRECISION_BF16;
+    OK(discon_model_open(folder, &open, &model));
+    CHECK(info_of(model).precision == DISCON_PRECISION_BF16);
+    OK(discon_model_free(model));
+}
+
+static discon_images *run_with(discon_session *session, uint32_t class_, const discon_start *start) {
+    uint64_t seed = 5;
+    discon_images *images;
+    OK(discon_session_begin(session, &class_, &seed, 1, start));
+    OK(discon_session_run(session, NULL, NULL));
+    OK(discon_session_images(session, &images));
+    return images;
+}
+
+// A mix of one class is that class; of two, neither.
+static void mixed(discon_model *model, discon_device *device, const discon_settings *settings) {
+    discon_session_options options;
+    discon_session *session;
+    discon_start start;
+    uint32_t classes[] = {1, 2};
+    double weights[] = {0, 3};
+    OK(discon_session_options_init(&options, sizeof options));
+    options.mix = 2;
+    OK(discon_session_new(model, device, &options, settings, &session));
+    OK(discon_start_init(&start, sizeof start));
+    start.mix_classes = classes;
+    start.mix_weights = weights;
+    start.mix_count = 2;
+    discon_images *first = run_with(session, 1, NULL), *second = run_with(session, 2, NULL), *mix = run_with(session, 1, &start);
+    CHECK(same(view(mix, 0), view(second, 0)) && !same(view(mix, 0), view(first, 0)));
+    OK(discon_images_free(mix));
+    weights[1] = 0; // none: the image's own class
+    mix = run_with(session, 1, &start);
+    CHECK(same(view(mix, 0), view(first, 0)));
+    OK(discon_images_free(mix));
+    weights[0] = weights[1] = 0.5;
+    mix = run_with(session, 1, &start);
+    CHECK(!same(view(mix, 0), view(first, 0)) && !same(view(mix, 0), view(second, 0)));
+    OK(discon_images_free(mix));
+    uint64_t seed = 1;
+    weights[0] = -1;
+    GIVES(DISCON_STATUS_REQUEST, discon_session_begin(session, classes, &seed, 1, &start));
+    OK(discon_images_free(first));
+    OK(discon_images_free(second));
+    OK(discon_session_free(session));
+}
+
+// Pictures of what is drawn so far leave the run as it is; after the end they are the images.
+static void previewed(discon_model *model, discon_device *device, const discon_settings *settings) {
+    discon_session_options options;
+    discon_session *session;
+    discon_images *now, *images, *expected;
+    discon_progress progress;
+    double cost;
+    uint32_t class_ = 1;
+    uint64_t seed = 5;
+    OK(discon_progress_init(&progress, sizeof progress));
+    OK(discon_session_new(model, device, NULL, settings, &session));
+    expected = run_with(session, class_, NULL);
+    GIVES(DISCON_STATUS_REQUEST, discon_session_preview_cost(session, &cost));
+    GIVES(DISCON_STATUS_REQUEST, discon_session_preview_now(session, &now));
+    OK(discon_session_free(session));
+    OK(discon_session_options_init(&options, sizeof options));
+    options.partial_previews = 1;
+    OK(discon_session_new(model, device, &options, settings, &session));
+    GIVES(DISCON_STATUS_MISUSE, discon_session_begin_preview(session));
+    OK(discon_session_preview_cost(session, &cost));
+    CHECK(cost > 0 && cost < 1);
+    OK(discon_session_begin(session, &class_, &seed, 1, NULL));
+    GIVES(DISCON_STATUS_REQUEST, discon_session_begin_preview(session)); // nothing is drawn yet
+    int made = 0;
+    while (!progress.finished) {
+        OK(discon_session_step(session, 0, &progress));
+        if (made || discon_session_begin_preview(session) != DISCON_STATUS_OK) continue;
+        discon_progress preview = progress;
+        do OK(discon_session_step_preview(session, 0, &preview));
+        while (!preview.finished);
+        OK(discon_session_partial_previews(session, &now));
+        CHECK(!same(view(now, 0), view(expected, 0)));
+        OK(discon_images_free(now));
+        made = 1;
+    }
+    CHECK(made && progress.left_us == 0);
+    OK(discon_session_images(session, &images));
+    CHECK(same(view(images, 0), view(expected, 0)));
+    OK(discon_session_preview_now(session, &now));
+    CHECK(same(view(now, 0), view(expected, 0)));
+    OK(discon_images_free(now));
+    OK(discon_images_free(images));
+    OK(discon_images_free(expected));
+    OK(discon_session_free(session));
+}
+
+struct heard {
+    int progress, previews, images, stop;
+};
+
+static int hear(void *user, const discon_event *event) {
+    struct heard *heard = user;
+    CHECK(event->size == sizeof *event);
+    if (event->kind == DISCON_EVENT_KIND_PROGRESS) {
+        CHECK(event->progress && !event->images && event->progress->fraction <= 1);
+        heard->progress++;
+    } else {
+        CHECK(!event->progress && view(event->images, 0).width > 0);
+        *(event->kind == DISCON_EVENT_KIND_PREVIEW ? &heard->previews : &heard->images) += 1;
+    }
+    return heard->stop;
+}
+
+// On a thread of its own.
+static void in_background(discon_model *model, discon_device *device, const discon_request *request, const discon_images *expected) {
+    discon_session_options options;
+    discon_session *session;
+    discon_images *images;
+    discon_progress progress;
+    int32_t over;
+    OK(discon_progress_init(&progress, sizeof progress));
+    OK(discon_session_options_init(&options, sizeof options));
+    options.batch = request->count;
+    options.preview = 1;
+    OK(discon_session_new(model, device, &options, request->settings, &session));
+    GIVES(DISCON_STATUS_MISUSE, discon_session_run_in_background(session, NULL, NULL));
+    GIVES(DISCON_STATUS_MISUSE, discon_session_join(session));
+    OK(discon_session_is_over(session, &over));
+    CHECK(over == 1);
+    for (int stop = 0; stop < 2; stop++) {
+        struct heard heard = {0, 0, 0, stop};
+        OK(discon_session_begin(session, request->classes, request->seeds, request->count, NULL));
+        OK(discon_session_run_in_background(session, hear, &heard));
+        GIVES(DISCON_STATUS_BUSY, discon_session_step(session, 0, &progress));
+        GIVES(DISCON_STATUS_BUSY, discon_session_progress(session, &progress));
+        GIVES(DISCON_STATUS_BUSY, discon_session_images(session, &images));
+        GIVES(DISCON_STATUS_BUSY, discon_session_begin(session, request->classes, request->seeds, request->count, NULL));
+        discon_status status = discon_session_join(session);
+        if (stop) {
+            CHECK(status == DISCON_STATUS_CANCELLED || heard.images); // it may have been done with its first step
+        } else {
+            OK(status);
+            CHECK(heard.progress > 0 && heard.previews == 1 && heard.images == 1);
+            OK(discon_session_images(session, &images));
+            for (size_t i = 0; i < request->count; i++) CHECK(same(view(images, i), view(expected, i)));
+            OK(discon_images_free(images));
+        }
+    }
+    // Freed while it works, and with nobody who hears.
+    OK(discon_session_begin(session, request->classes, request->seeds, request->count, NULL));
+    OK(discon_session_run_in_background(session, NULL, NULL));
+    OK(discon_session_free(session));
+}
+
+// An edit as a session gives what the one call gives.
+static void edited(discon_model *model, discon_device *device, const discon_edit *edit, const discon_request *request,
+                   discon_images *expected) {
+    discon_session *session;
+    discon_images *images;
+    discon_progress progress;
+    OK(discon_progress_init(&progress, sizeof progress));
+    OK(discon_session_edit(model, device, edit, request, &session));
+    while (!progress.finished) OK(discon_session_step(session, 100, &progress));
+    OK(discon_session_images(session, &images));
+    for (size_t i = 0; i < request->count; i++) CHECK(same(view(images, i), view(expected, i)));
+    OK(discon_images_free(images));
+    OK(discon_images_free(expected));
+    OK(discon_session_free(session));
+}
+
+struct log {
+    int lines;
+    char last[256];
+};
+
+static void hear_log(void *user, uint32_t level, const char *text) {
+    struct log *log = user;
+    CHECK(level >= DISCON_LOG_LEVEL_ERROR && level <= DISCON_LOG_LEVEL_INFO && strlen(text) > 0);
+    log->lines++;
+    snprintf(log->last, sizeof log->last, "%s", text);
+}
+
+static void logged(const char *folder) {
+    struct log log = {0, ""};
+    discon_model *model;
+    OK(discon_set_log(DISCON_LOG_LEVEL_INFO, hear_log, &log));
+    OK(discon_model_open(folder, NULL, &model));
+    OK(discon_model_free(model));
+    CHECK(log.lines == 1 && strstr(log.last, "opened"));
+    GIVES(DISCON_STATUS_IO, discon_model_open("/not/here", NULL, &model));
+    CHECK(log.lines == 2 && strstr(log.last, "/not/here"));
+    GIVES(DISCON_STATUS_REQUEST, discon_set_log(6, hear_log, &log));
+    OK(discon_set_log(DISCON_LOG_LEVEL_OFF, NULL, NULL));
+    GIVES(DISCON_STATUS_IO, discon_model_open("/not/here", NULL, &model));
+    CHECK(log.lines == 2);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     CHECK(discon_version() == DISCON_VERSION);
+    logged(argv[1]);
     discon_model *model = opened(argv[1]);
     discon_device *device = cpu(2);
     size_t threads;
@@ -200,11 +408,21 @@ int main(int argc, char **argv) {
     CHECK(memcmp(drawn + kept, tokens + kept, (tokens_count - kept) * sizeof *drawn));
     OK(discon_session_free(session));
 
-    // What a session costs is known before.
+    // What a session takes is known before, and can be limited.
     discon_memory memory;
     OK(discon_memory_init(&memory, sizeof memory));
     OK(discon_model_memory(model, device, &options, &settings, &memory));
-    CHECK(memory.session_bytes > 0);
+    CHECK(memory.host > 0 && memory.device == 0);
+    CHECK(memory.host == memory.arena + memory.workers + memory.shared + memory.previews + memory.weights + memory.plan);
+    options.memory_limit = memory.host - 1;
+    GIVES(DISCON_STATUS_RESOURCES, discon_session_new(model, device, &options, &settings, &session));
+    options.memory_limit = memory.host;
+    OK(discon_session_new(model, device, &options, &settings, &session));
+    OK(discon_session_free(session));
+    limited(argv[1]);
+    mixed(model, device, &settings);
+    previewed(model, device, &settings);
+    in_background(model, device, &request, images);
 
     // Pictures of pictures.
     discon_image picture = view(images, 0);
@@ -218,7 +436,13 @@ int main(int argc, char **argv) {
     OK(discon_inpaint(model, device, &picture, mask, side * side, &request, &again));
     CHECK(!memcmp(view(again, 2).pixels + bytes / 2, picture.pixels + bytes / 2, bytes / 2));
     CHECK(memcmp(view(again, 2).pixels, picture.pixels, bytes / 2));
-    OK(discon_images_free(again));
+    discon_edit edit;
+    OK(discon_edit_init(&edit, sizeof edit));
+    edit.kind = DISCON_EDIT_KIND_INPAINT;
+    edit.image = &picture;
+    edit.mask = mask;
+    edit.mask_count = side * side;
+    edited(model, device, &edit, &request, again);
 
     discon_image part = picture; // the right half of it
     part.width = side / 2;
@@ -228,12 +452,25 @@ int main(int argc, char **argv) {
         size_t line = y * side * 3, half = side / 2 * 3;
         CHECK(!memcmp(view(again, 0).pixels + line + half, picture.pixels + line + half, half));
     }
-    OK(discon_images_free(again));
+    OK(discon_edit_init(&edit, sizeof edit));
+    edit.kind = DISCON_EDIT_KIND_OUTPAINT;
+    edit.image = &part;
+    edit.left = side / 2;
+    edited(model, device, &edit, &request, again);
     OK(discon_redraw(model, device, &picture, 0.5, &request, &again));
-    OK(discon_images_free(again));
+    OK(discon_edit_init(&edit, sizeof edit));
+    edit.kind = DISCON_EDIT_KIND_REDRAW;
+    edit.image = &picture;
+    edit.share = 0.5;
+    edited(model, device, &edit, &request, again);
     OK(discon_variations(model, device, codes, info.places, 1.0, &request, &again));
     CHECK(same(view(again, 0), view(images, 0))); // class, seed and codes of it
-    OK(discon_images_free(again));
+    OK(discon_edit_init(&edit, sizeof edit));
+    edit.kind = DISCON_EDIT_KIND_VARIATIONS;
+    edit.share = 1;
+    edit.codes = codes;
+    edit.codes_count = info.places;
+    edited(model, device, &edit, &request, again);
 
     from_memory(argv[1], &request, images, device);
 

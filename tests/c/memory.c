@@ -41,7 +41,7 @@ static void release(void *user, void *memory, size_t bytes, size_t align) {
 static void turn(const char *folder, uint64_t seed, discon_status expected) {
     discon_device *device = cpu(2);
     discon_model *model;
-    discon_status status = discon_model_open(folder, DISCON_PRECISION_STORED, &model);
+    discon_status status = discon_model_open(folder, NULL, &model);
     CHECK(status == DISCON_STATUS_OK || status == expected);
     if (status == DISCON_STATUS_OK) {
         discon_settings settings = quick(model);

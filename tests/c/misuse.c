@@ -41,16 +41,16 @@ static void nulls(discon_model *m, discon_device *d, discon_session *s, discon_i
     IS_NULL(discon_device_threads(NULL, &size));
     IS_NULL(discon_device_threads(d, NULL));
 
-    IS_NULL(discon_model_open(NULL, 0, &model));
+    IS_NULL(discon_model_open(NULL, NULL, &model));
     CHECK(model == NULL && says("folder"));
-    IS_NULL(discon_model_open("tiny", 0, NULL));
-    IS_NULL(discon_model_from_memory(NULL, 1, 0, NULL, NULL, &model));
+    IS_NULL(discon_model_open("tiny", NULL, NULL));
+    IS_NULL(discon_model_from_memory(NULL, 1, NULL, NULL, NULL, &model));
     discon_file file = {NULL, &byte, 1};
-    IS_NULL(discon_model_from_memory(&file, 1, 0, NULL, NULL, &model));
+    IS_NULL(discon_model_from_memory(&file, 1, NULL, NULL, NULL, &model));
     file.name = "discon.json";
     file.bytes = NULL;
-    IS_NULL(discon_model_from_memory(&file, 1, 0, NULL, NULL, &model));
-    GIVES(DISCON_STATUS_MODEL, discon_model_from_memory(NULL, 0, 0, NULL, NULL, &model));
+    IS_NULL(discon_model_from_memory(&file, 1, NULL, NULL, NULL, &model));
+    GIVES(DISCON_STATUS_MODEL, discon_model_from_memory(NULL, 0, NULL, NULL, NULL, &model));
     discon_model_info info = info_of(m);
     IS_NULL(discon_model_get_info(NULL, &info));
     IS_NULL(discon_model_get_info(m, NULL));
@@ -97,6 +97,29 @@ static void nulls(discon_model *m, discon_device *d, discon_session *s, discon_i
     IS_NULL(discon_session_tokens(s, 0, NULL, info.places * info.channels));
     IS_NULL(discon_session_codes(NULL, 0, &number, 1));
     IS_NULL(discon_session_codes(s, 0, NULL, info.places));
+    double cost;
+    int32_t over;
+    discon_edit edit;
+    IS_NULL(discon_open_options_init(NULL, sizeof(discon_open_options)));
+    IS_NULL(discon_edit_init(NULL, sizeof edit));
+    OK(discon_edit_init(&edit, sizeof edit));
+    IS_NULL(discon_session_preview_cost(NULL, &cost));
+    IS_NULL(discon_session_begin_preview(NULL));
+    IS_NULL(discon_session_step_preview(NULL, 0, NULL));
+    IS_NULL(discon_session_partial_previews(NULL, &images));
+    IS_NULL(discon_session_partial_previews(s, NULL));
+    IS_NULL(discon_session_preview_now(NULL, &images));
+    IS_NULL(discon_session_preview_now(s, NULL));
+    IS_NULL(discon_session_run_in_background(NULL, NULL, NULL));
+    IS_NULL(discon_session_is_over(NULL, &over));
+    IS_NULL(discon_session_is_over(s, NULL));
+    IS_NULL(discon_session_join(NULL));
+    IS_NULL(discon_session_edit(NULL, d, &edit, r, &session));
+    IS_NULL(discon_session_edit(m, NULL, &edit, r, &session));
+    IS_NULL(discon_session_edit(m, d, NULL, r, &session));
+    IS_NULL(discon_session_edit(m, d, &edit, r, &session)); // without a picture
+    IS_NULL(discon_session_edit(m, d, &edit, NULL, &session));
+    IS_NULL(discon_session_edit(m, d, &edit, r, NULL));
 
     IS_NULL(discon_images_count(NULL, &size));
     IS_NULL(discon_images_count(i, NULL));
@@ -213,9 +236,12 @@ static void counts(discon_model *m, discon_device *d, discon_session *s, discon_
     discon_model_info info = info_of(m);
     discon_image picture = view(i, 0);
 
-    GIVES(DISCON_STATUS_IO, discon_model_open("/there/is/no/model", 0, &model));
+    GIVES(DISCON_STATUS_IO, discon_model_open("/there/is/no/model", NULL, &model));
     CHECK(says("/there/is/no/model"));
-    GIVES(DISCON_STATUS_REQUEST, discon_model_open("tiny", 99, &model));
+    discon_open_options open;
+    OK(discon_open_options_init(&open, sizeof open));
+    open.precision = 99;
+    GIVES(DISCON_STATUS_REQUEST, discon_model_open("tiny", &open, &model));
     GIVES(DISCON_STATUS_REQUEST, discon_model_class_name(m, (uint32_t)info.classes, &name));
     GIVES(DISCON_STATUS_REQUEST, discon_model_class(m, "nobody", &number));
     GIVES(DISCON_STATUS_REQUEST, discon_model_class(m, "\xff", &number));
@@ -254,6 +280,19 @@ static void counts(discon_model *m, discon_device *d, discon_session *s, discon_
     start.codes_count = 2;
     GIVES(DISCON_STATUS_REQUEST, discon_session_begin(s, classes, seeds, 1, &start));
     CHECK(says("codes"));
+    OK(discon_start_init(&start, sizeof start));
+    start.mix_classes = classes;
+    start.mix_count = 1;
+    GIVES(DISCON_STATUS_NULL, discon_session_begin(s, classes, seeds, 1, &start));
+    double weight = 1;
+    start.mix_weights = &weight;
+    start.mix_classes = &(uint32_t){99};
+    GIVES(DISCON_STATUS_REQUEST, discon_session_begin(s, classes, seeds, 1, &start));
+    discon_edit edit;
+    OK(discon_edit_init(&edit, sizeof edit));
+    edit.kind = 4;
+    GIVES(DISCON_STATUS_REQUEST, discon_session_edit(m, d, &edit, r, &session));
+    GIVES(DISCON_STATUS_MISUSE, discon_session_join(s));
     float number_[2] = {0, 0};
     OK(discon_start_init(&start, sizeof start));
     start.tokens = number_;

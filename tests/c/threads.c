@@ -180,7 +180,7 @@ static void *fails(void *user) {
     struct error *error = user;
     discon_model *model;
     CHECK(discon_last_error(error->text, sizeof error->text) == 0 && error->text[0] == 0);
-    GIVES(DISCON_STATUS_IO, discon_model_open("/not/here", 0, &model));
+    GIVES(DISCON_STATUS_IO, discon_model_open("/not/here", NULL, &model));
     discon_last_error(error->text, sizeof error->text);
     return NULL;
 }
@@ -190,7 +190,7 @@ static void errors_are_of_threads(void) {
     struct error error;
     pthread_t thread;
     discon_model *model;
-    GIVES(DISCON_STATUS_IO, discon_model_open("/nor/there", 0, &model));
+    GIVES(DISCON_STATUS_IO, discon_model_open("/nor/there", NULL, &model));
     CHECK(!pthread_create(&thread, NULL, fails, &error));
     CHECK(!pthread_join(thread, NULL));
     CHECK(strstr(error.text, "/not/here") && says("/nor/there"));
