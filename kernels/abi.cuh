@@ -120,14 +120,15 @@ struct HeadNormsParams {
 };
 static_assert(sizeof(HeadNormsParams) == 288, "the host mirrors this");
 
-enum SourceKind { ROWS = 0, TABLE_RANGE = 1, TABLE_TURN = 2, TABLE_GROUP = 3, TABLE_FROM = 4, GATHER = 5 };
+enum SourceKind { ROWS = 0, TABLE_RANGE = 1, TABLE_TURN = 2, TABLE_GROUP = 3, TABLE_FROM = 4, GATHER = 5, MIX = 6 };
 enum TableType { TABLE_F32 = 0, TABLE_F16 = 1, TABLE_BF16 = 2 };
 
 // One term of sum_rows. Row r of group g is, by kind: that row of `rows`; of the table row first + r; first + turn *
-// step; first + g; ids[g][r] + first; or row ids[g][r] of group g of `rows`.
+// step; first + g; ids[g][r] + first; row ids[g][r] of group g of `rows`; or of the table the sum of rows ids[g][r][j], each times
+// rows[g][r][j].
 struct Source {
     View rows;
-    View ids; // [G, N, 1] of i32
+    View ids; // [G, N, 1] of i32; of a mix [G, N, J], as `rows`
     const void* table;
     int kind;
     int table_type;

@@ -2,6 +2,7 @@
 //
 //   sum_rows  any grid, at best ceil(G N ceil(D / 4) / 256) blocks
 
+#include "exact.cuh"
 #include "rows.cuh"
 
 // Numbers k .. k + 3 of row `row` of a table of `cols` columns, zeros behind its end.
@@ -24,6 +25,27 @@ DEVICE void load_table(float (&x)[4], const Source& s, long long row, int k, int
     for (int i = 0; i < 4; i++) x[i] = s.table_type == TABLE_F16 ? half_number(bits[i]) : low_number(bits[i]);
 }
 
+// Numbers k .. k + 3 of a weighted sum of rows of a table; terms of weight 0 are left out.
+DEVICE void load_mix(float (&x)[4], const Source& s, int cols, int turn, int row, int k) {
+    const int* ids = row_of<const int>(s.ids, turn, row);
+    const float* weights = row_of<const float>(s.rows, turn, row);
+    bool some = false;
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = 0.0f;
+    for (int j = 0; j < s.ids.cols; j++) {
+        const float weight = weights[j];
+        if (weight == 0.0f) continue;
+        float row[4];
+        load_table(row, s, ids[j], k, cols);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const Exact term = Exact(weight) * row[i];
+            x[i] = some ? (x[i] + term).x : term.x;
+        }
+        some = true;
+    }
+}
+
 // What source `s` adds to numbers k .. k + 3 of row `row` of `out`.
 DEVICE void load_source(float (&x)[4], const Source& s, const View& out, int turn, int row, int k) {
     const int group = row / out.rows;
@@ -33,6 +55,7 @@ DEVICE void load_source(float (&x)[4], const Source& s, const View& out, int tur
         case ROWS:
             load_numbers(x, row_of<const float>(s.rows, turn, row), k, out.cols, rows_on_16(s.rows));
             return;
+        case MIX: load_mix(x, s, out.cols, turn, row, k); return;
         case TABLE_RANGE: at += row % out.rows; break;
         case TABLE_TURN: at += (long long)turn * s.step; break;
         case TABLE_GROUP: at += group; break;

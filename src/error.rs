@@ -3,6 +3,7 @@
 //! Every error names the thing, what was expected and what was found. A caller that wants to react matches on
 //! [`Error::kind`]; a caller that wants to tell a person prints it.
 
+use std::any::Any;
 use std::path::PathBuf;
 
 /// A result with this crate's [`Error`].
@@ -117,6 +118,14 @@ pub enum Error {
     /// The caller cancelled the request. Not a failure: the session can be used again at once.
     #[error("cancelled")]
     Cancelled,
+    /// A function of the host's, called by the engine, panicked.
+    #[error("{what} panicked: {reason}")]
+    Callback {
+        /// The function.
+        what: &'static str,
+        /// What it panicked with.
+        reason: String,
+    },
     /// Worker threads could not be started.
     #[error("could not start {threads} worker threads: {reason}")]
     Threads {
@@ -167,6 +176,8 @@ pub enum ErrorKind {
     Device,
     /// The caller cancelled.
     Cancelled,
+    /// A function of the host's, called by the engine, failed.
+    Callback,
 }
 
 impl Error {
@@ -180,6 +191,7 @@ impl Error {
             Error::MissingPart { .. } | Error::Isa { .. } => ErrorKind::Unsupported,
             Error::Device { .. } => ErrorKind::Device,
             Error::Cancelled => ErrorKind::Cancelled,
+            Error::Callback { .. } => ErrorKind::Callback,
         }
     }
 
@@ -196,5 +208,21 @@ impl Error {
     /// An [`Error::Io`].
     pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Error::Io { path: path.into(), source }
+    }
+}
+
+/// What a panic says.
+pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
+    let payload = match payload.downcast::<String>() {
+        Ok(text) => return *text,
+        Err(other) => other,
+    };
+    match payload.downcast::<&'static str>() {
+        Ok(text) => (*text).to_owned(),
+        Err(other) => {
+            // Leaked, not dropped: that could panic too.
+            std::mem::forget(other);
+            "something that is no text".to_owned()
+        }
     }
 }

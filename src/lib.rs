@@ -19,7 +19,7 @@
 //! simd      vectors: a trait, a leaf for each kind of processor, elementary functions, products with packed weights
 //! tensor    dtypes, aligned memory, weights over shared bytes, matrices in kernel order, strided views and disjoint tiles
 //! weights   model folders: discon.json and safetensors, checked, mapped, used in place or packed
-//! pool      the crate's own threads, which share an op's tiles
+//! pool      threads, the crate's own or a host's, which share an op's tiles
 //! plan      the builder that lays out the arena, ops in segments, the walker that runs them
 //! ops       one file an op: contract, naive reference, CPU code
 //! model     the networks: they take weights and write plans, and do no arithmetic
@@ -51,8 +51,9 @@
 //! # What it does not do
 //!
 //! It never ends the process: bad files, settings and inputs, and memory that cannot be had, are an [`Error`] that
-//! names the thing, what was expected and what was found. It starts no threads but those of a [`Cpu`], keeps no
-//! global state (but the handle of the GPU's driver, if that is used) and writes to no stream.
+//! names the thing, what was expected and what was found. It starts no threads but those of a [`Cpu`] and of
+//! [`Session::in_background`], keeps no global state (but the handle of the GPU's driver, if that is used) and writes to
+//! no stream: what it does it tells the logger of the `log` facade that the host has installed, if any.
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -71,8 +72,10 @@ pub mod weights;
 
 pub use error::{DeviceProblem, Error, ErrorKind, Result};
 pub use pipeline::{
-    Canceller, Cpu, Device, Image, Known, Model, Outputs, Progress, Request, Session, Settings, Start, Tokens, pack,
+    Background, Canceller, Cpu, Device, Edit, Event, Events, Image, Known, Model, OpenOptions, Outputs, Progress, Request,
+    Session, SessionMemory, SessionOptions, Settings, Start, Tokens, pack,
 };
+pub use pool::{Job, RawJob, Workers};
 pub use sampling::Order;
 pub use tensor::Precision;
 

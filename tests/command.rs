@@ -83,6 +83,27 @@ fn one_image_is_the_same_for_the_same_seed_on_any_number_of_threads() {
 }
 
 #[test]
+fn what_the_engine_does_is_told_if_asked_for() {
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    let args = generate(&model, &["--class", "1", "--rounds", "2", "--out", "a.png"]);
+    assert_eq!(done(&dir, &args), "");
+    for verbose in [&["-v"][..], &["--verbose"]] {
+        for args in [[verbose, &args[..]].concat(), [&args[..], verbose].concat()] {
+            let out = discon(&dir, &args);
+            assert!(out.status.success() && out.stdout.is_empty(), "{args:?}: {}", text(&out.stderr));
+            let told = text(&out.stderr);
+            let starts = ["discon: info: model `fixture-tiny` opened", "discon: debug: session of `fixture-tiny` made"];
+            let starts = [&starts[..], &["discon: debug: request begun", "discon: debug: request finished"]].concat();
+            assert_eq!(told.lines().count(), starts.len(), "{told}");
+            told.lines().zip(starts).for_each(|(line, start)| assert!(line.starts_with(start), "{line}"));
+        }
+    }
+    let out = discon(&dir, &["-v", "inspect", "nowhere"]);
+    let told = text(&out.stderr);
+    assert!(told.starts_with("discon: ") && told.ends_with('\n') && told.contains("nowhere"), "{told}");
+}
+
+#[test]
 fn a_class_may_be_a_number() {
     let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
     done(&dir, &generate(&model, &["--class", "class-3", "--out", "name.png"]));

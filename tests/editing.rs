@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
+use discon::plan::Stage;
 use discon::weights::GuidanceSchedule;
-use discon::{Cpu, Error, Image, Known, Model, Order, Outputs, Precision, Request, Settings, Start};
+use discon::{Cpu, Edit, Error, Image, Known, Model, Order, Outputs, Precision, Request, Session, Settings, Start};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn shipped() -> Model {
     Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/avatars-64")).unwrap()
@@ -223,4 +225,165 @@ fn what_does_not_fit_is_an_error_and_the_next_call_works() {
     let tokens = session.tokens().unwrap();
     assert!(tokens[0][..2 * width].iter().all(|&x| x == 0.5) && tokens[0][2 * width] != 0.5);
     says(session.begin(&[1], &[2]).unwrap_err(), &["known places"]);
+}
+
+/// The pictures, in steps of one op, and in how many of them the session encoded.
+fn stepped(session: &mut Session) -> (Vec<Image>, usize) {
+    let (mut encoding, mut last) = (0, 0.0);
+    while !session.progress().finished {
+        encoding += usize::from(session.progress().stage == Stage::Encode);
+        let fraction = session.step(Duration::ZERO).unwrap().fraction;
+        assert!(fraction >= last);
+        last = fraction;
+    }
+    (session.images().unwrap(), encoding)
+}
+
+fn edits(model: &Model, image: &Image) -> Vec<Edit> {
+    let (size, image) = (model.image_size(), image.clone());
+    let mask = (0..size * size).map(|i| i % size > size / 3 && i / size > size / 2).collect();
+    let small = Image::new(size / 2, size / 2, vec![77; size / 2 * (size / 2) * 3]).unwrap();
+    vec![
+        Edit::Inpaint { image: image.clone(), mask },
+        Edit::Outpaint { image: small, left: size / 4, top: 1 },
+        Edit::Redraw { image, share: 0.4 },
+    ]
+}
+
+#[test]
+fn editing_is_cut_to_a_budget_and_counted_as_all_else() {
+    let model = tiny();
+    let image = picture(&model);
+    let request = request(&model, &[1, 3], &[10, 11]);
+    for edit in edits(&model, &image) {
+        let expected = match &edit {
+            Edit::Inpaint { image, mask } => model.inpaint(cpu(), image, mask, &request),
+            Edit::Outpaint { image, left, top } => model.outpaint(cpu(), image, (*left, *top), &request),
+            Edit::Redraw { image, share } => model.redraw(cpu(), image, *share, &request),
+            edit => panic!("{edit:?}"),
+        };
+        let expected = expected.unwrap();
+        let mut session = model.edit(cpu(), &edit, &request).unwrap();
+        let (images, encoding) = stepped(&mut session);
+        assert!(images == expected && encoding > 20, "{encoding}");
+        assert!(session.times()[&Stage::Encode] > Duration::ZERO && session.plan().cost(Stage::Encode).flops > 0);
+        // The encoder's memory is the plan's too.
+        let outputs = model.outputs_for(&Start::of(edit.clone())).unwrap();
+        assert!(outputs.encodes && outputs.known_places > 0);
+        let bytes = |outputs| model.plan(2, &request.settings, outputs).unwrap().arena_bytes(2);
+        assert_eq!(session.plan().arena_bytes(2), bytes(outputs));
+        assert!(bytes(outputs) > bytes(Outputs { encodes: false, ..outputs }));
+        // Cancelled while it encodes, it can be used again at once, for another picture too.
+        let start = Start::of(edit);
+        session.begin_with(&[1, 3], &[10, 11], &start).unwrap();
+        while session.progress().stage != Stage::Encode {
+            session.step(Duration::ZERO).unwrap();
+        }
+        session.canceller().cancel();
+        assert!(matches!(session.step(Duration::ZERO), Err(Error::Cancelled)));
+        session.begin_with(&[2, 0], &[7, 7], &start).unwrap();
+        session.run(|_| ()).unwrap();
+        assert!(session.images().unwrap() != expected);
+        session.begin_with(&[1, 3], &[10, 11], &start).unwrap();
+        session.run(|_| ()).unwrap();
+        assert!(session.images().unwrap() == expected);
+    }
+}
+
+/// Encoding in the session is the same as encoding first, and telling it what is known.
+#[test]
+fn an_edit_is_what_encoded_tokens_and_codes_give() {
+    for model in [tiny(), shipped()] {
+        let (image, places) = (picture(&model), model.places().unwrap());
+        let request = request(&model, &[1, 3], &[10, 11]);
+        for share in [0.2, 0.7] {
+            let edited = model.redraw(cpu(), &image, share, &request).unwrap();
+            let tokens = model.encode(cpu(), &image).unwrap();
+            let codes = tokens.discrete.unwrap();
+            let count = (share * places as f64).round() as usize;
+            // Which places are drawn anew follows from the complement of the seed.
+            let drawn = |seed: u64| {
+                let mut drawn = vec![false; places];
+                discon::sampling::order(!seed, places)[..count].iter().for_each(|&place| drawn[place as usize] = true);
+                drawn
+            };
+            let all: Vec<_> = request.seeds.iter().map(|&seed| drawn(seed)).collect();
+            let known = |drawn: &Vec<bool>| Known {
+                places: drawn.iter().map(|drawn| !drawn).collect(),
+                tokens: tokens.continuous.clone(),
+            };
+            let given = |drawn: &Vec<bool>| codes.iter().zip(drawn).map(|(&c, d)| (!d).then_some(c)).collect();
+            let start = Start {
+                known: all.iter().map(known).collect(),
+                codes: all.iter().map(given).collect(),
+                ..Start::default()
+            };
+            let outputs = Outputs { known_places: places - count, ..Outputs::IMAGE };
+            assert_eq!(model.outputs_for(&start).unwrap(), outputs);
+            let mut session = model.session(cpu(), 2, &request.settings, outputs).unwrap();
+            session.begin_with(&request.classes, &request.seeds, &start).unwrap();
+            session.run(|_| ()).unwrap();
+            assert!(session.images().unwrap() == edited, "{share}");
+            assert!(session.images().unwrap() == model.generate_with(cpu(), &request, &start).unwrap());
+        }
+    }
+}
+
+#[test]
+fn an_edit_begins_only_in_a_session_made_for_it() {
+    let model = tiny();
+    let (image, places) = (picture(&model), model.places().unwrap());
+    let request = request(&model, &[1], &[2]);
+    let edit = edits(&model, &image).remove(2);
+    let mut editing = model.edit(cpu(), &edit, &request).unwrap();
+    let mut drawing = model.session(cpu(), 1, &request.settings, Outputs::IMAGE).unwrap();
+    let says = |error: Error, words: &[&str]| {
+        let text = error.to_string();
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    };
+    says(drawing.begin_with(&[1], &[2], &Start::of(edit.clone())).unwrap_err(), &["encodes", "no picture"]);
+    says(editing.begin(&[1], &[2]).unwrap_err(), &["encodes", "an edit"]);
+    let both = Start { codes: vec![vec![None; places]], ..Start::of(edit.clone()) };
+    says(editing.begin_with(&[1], &[2], &both).unwrap_err(), &["an edit, or codes", "both"]);
+    let other = Edit::Redraw { image: image.clone(), share: 0.9 };
+    says(editing.begin_with(&[1], &[2], &Start::of(other)).unwrap_err(), &["known places of image 0"]);
+    // A request that is refused leaves the one that runs alone.
+    editing.run(|_| ()).unwrap();
+    // All of it drawn anew: there is nothing to encode.
+    let whole = Edit::Redraw { image, share: 1.0 };
+    assert_eq!(model.outputs_for(&Start::of(whole.clone())).unwrap(), Outputs::IMAGE);
+    drawing.begin_with(&[1], &[2], &Start::of(whole)).unwrap();
+    drawing.run(|_| ()).unwrap();
+    assert!(drawing.images().unwrap() == model.generate(cpu(), &request).unwrap());
+    for (bad, outputs) in [
+        ("`encodes`", Outputs { encodes: true, ..Outputs::IMAGE }),
+        ("`mix`", Outputs { mix: 0, ..Outputs::IMAGE }),
+        ("`mix`", Outputs { mix: Outputs::MOST_MIXED + 1, ..Outputs::IMAGE }),
+        ("`partial_previews`", Outputs { partial_previews: true, ..Outputs::DISCRETE_ONLY }),
+    ] {
+        says(model.session(cpu(), 1, &request.settings, outputs).unwrap_err(), &[bad]);
+    }
+}
+
+#[test]
+fn given_codes_take_an_order_and_known_places_too() {
+    let model = tiny();
+    let (settings, places) = (model.settings(), model.places().unwrap());
+    let codes: Vec<u32> = (0..places as u32).collect();
+    let all = vec![codes.iter().map(|&code| Some(code)).collect::<Vec<_>>()];
+    let made = |given_codes: bool, order: Order| {
+        let outputs = Outputs { given_codes, ..Outputs::IMAGE };
+        let mut session = model.session(cpu(), 1, &settings, outputs).unwrap();
+        session.begin_with(&[1], &[2], &Start { order, codes: all.clone(), ..Start::default() }).unwrap();
+        session.run(|_| ()).unwrap();
+        session.images().unwrap()
+    };
+    for order in [Order::Random, Order::Raster, Order::CentreOut] {
+        assert!(made(true, order) == made(false, order), "{order:?}");
+    }
+    let mut session =
+        model.session(cpu(), 1, &settings, Outputs { given_codes: true, ..Outputs::IMAGE }).unwrap();
+    let some = Start { codes: vec![vec![Some(1); places - 1].into_iter().chain([None]).collect()], ..Start::default() };
+    let error = session.begin_with(&[1], &[2], &some).unwrap_err().to_string();
+    assert!(error.contains("codes of image 0") && error.contains("given_codes"), "{error}");
 }

@@ -5,6 +5,7 @@
 //! they stand in *slots*: slot s of an image is place `order[s]`. The places still masked are slots 0..m, the known
 //! ones m..L, those predicted in a round keep..m: always contiguous, and nothing is gathered but position embeddings.
 
+use super::Mix;
 use super::head::{Draws, Head, HeadSettings, HeadTurn};
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
@@ -12,7 +13,7 @@ use crate::ops::{Index, Source, SumRows};
 use crate::plan::{Builder, Key, Stage, View};
 use crate::sampling;
 use crate::tensor::Weight;
-use crate::weights::{GuidanceSchedule, MaskedConfig, Part, concat_rows};
+use crate::weights::{GuidanceSchedule, MaskedConfig, Part};
 use std::ops::Range;
 
 /// The network.
@@ -47,6 +48,8 @@ pub struct MaskedInputs {
     pub halves: usize,
     /// `[B, 1, 1]` of i32: class; `num_classes` is "no class".
     pub classes: View,
+    /// What stands in the place of the class, by rows of the table of classes: `[B, J]`.
+    pub mix: Option<Mix>,
     /// `[B, L, 1]` of i32: discrete tokens by place; `codebook_size` is "no code".
     pub codes: View,
     /// `[halves B, L, 1]` of i32: the place of each slot, the same in both halves.
@@ -116,7 +119,7 @@ impl Masked {
             false => None,
         };
         Ok(Self {
-            classes: concat_rows("class_emb", &[classes, no_class], e)?,
+            classes: part.join("class_emb", &[classes, no_class], e)?,
             codes,
             token_in: Dense::take(part, "z_proj", e, config.token_dim)?,
             token_norm: Norm::take(part, "z_proj_ln", e)?,
@@ -152,14 +155,11 @@ impl Masked {
             let work = Work::start(self, b, inputs)?;
             let diffusion = self.head.plan_diffusion(b, settings.head)?;
             let drawn = places - settings.known;
-            let (mut left, rounds) = (drawn, settings.rounds.min(drawn));
             if settings.known > 0 {
                 b.segment(Stage::Condition, 0, 1);
                 work.plan_known(b, drawn..places, tokens.rows(drawn..places))?;
             }
-            for round in 0..rounds {
-                let keep = sampling::kept_masked(drawn, left, round, rounds);
-                let slots = if round + 1 == rounds { 0..left } else { keep..left };
+            for (round, (keep, slots)) in sampling::rounds(drawn, settings.rounds).into_iter().enumerate() {
                 let guidance = match settings.schedule {
                     GuidanceSchedule::Linear => {
                         1.0 + (settings.guidance - 1.0) * (places - keep) as f64 / places as f64
@@ -172,10 +172,10 @@ impl Masked {
                     let z = b.scratch(groups * slots.len(), self.config.decoder_dim)?.grouped(groups);
                     b.segment(Stage::Condition, round, 1);
                     match null.filter(|_| round == 0) {
-                        None => work.plan_condition(b, left, slots.clone(), z)?,
+                        None => work.plan_condition(b, slots.end, slots.clone(), z)?,
                         Some(null) => {
                             let (given, rest) = (0..inputs.batch, inputs.batch..groups);
-                            work.given_half().plan_condition(b, left, slots.clone(), z.groups(given))?;
+                            work.given_half().plan_condition(b, slots.end, slots.clone(), z.groups(given))?;
                             let ids = inputs.order.groups(rest.clone()).rows(slots.clone());
                             let rows = null.repeated(inputs.batch);
                             b.push(SumRows::new([Source::Gather { rows, ids }], z.groups(rest)));
@@ -183,8 +183,7 @@ impl Masked {
                     }
                     self.head.plan(b, &diffusion, turn, z, &draws.slots(slots.clone()), drawn)
                 })?;
-                left = slots.start;
-                if left == 0 {
+                if slots.start == 0 {
                     break;
                 }
                 b.segment(Stage::Condition, round, 1);
@@ -210,32 +209,33 @@ impl Masked {
         b.once(Key::FirstNullCondition, |b| {
             let z = b.shared(places, self.config.decoder_dim)?;
             let work = Work::over(self, b, 1, 1, Places::Same)?;
-            self.plan_prefix(b, self.null_front(), work.front())?;
+            self.plan_null_prefix(b, work.front())?;
             work.plan_projected(b, places..places + front)?;
             work.plan_condition(b, places, 0..places, z)?;
             Ok(z)
         })
     }
 
-    /// "No class" and "no codes", for [`Masked::plan_prefix`].
-    fn null_front(&self) -> [Index; 2] {
-        [self.config.num_classes, self.config.codebook_size].map(|first| Index::Turn { first, step: 0 })
+    /// Writes the prefix of "no class" and "no codes".
+    fn plan_null_prefix(&self, b: &mut Builder, out: View) -> Result<()> {
+        let [class, codes] =
+            [self.config.num_classes, self.config.codebook_size].map(|first| Index::Turn { first, step: 0 });
+        self.plan_prefix(b, Source::Table(self.classes.clone(), class), codes, out)
     }
 
     /// Writes what stands in front of the places, `[B, P, D]`: class, codes, their positions, normalised.
-    fn plan_prefix(&self, b: &mut Builder, [class, codes]: [Index; 2], out: View) -> Result<()> {
+    fn plan_prefix(&self, b: &mut Builder, class: Source, codes: Index, out: View) -> Result<()> {
         let (buffer, rows) = (self.config.buffer_size, out.layout.rows);
         b.scope(|b| {
             let sum = b.scratch(out.count(), out.cols())?.grouped(out.layout.groups);
-            let mut put = |table: &Weight, index, rows: Range<usize>| {
+            let mut put = |source, rows: Range<usize>| {
                 let position = Index::Range { first: rows.start };
-                let sources =
-                    [Source::Table(table.clone(), index), Source::Table(self.encoder_positions.clone(), position)];
+                let sources = [source, Source::Table(self.encoder_positions.clone(), position)];
                 b.push(SumRows::new(sources, sum.rows(rows)));
             };
-            put(&self.classes, class, 0..buffer);
+            put(class, 0..buffer);
             if let Some(table) = &self.codes {
-                put(table, codes, buffer..rows);
+                put(Source::Table(table.clone(), codes), buffer..rows);
             }
             b.push(self.token_norm.op(sum, None, out));
             Ok(())
@@ -246,16 +246,23 @@ impl Masked {
 impl<'a> Work<'a> {
     /// Writes the rows that all rounds start from.
     fn start(net: &'a Masked, b: &mut Builder, inputs: &MaskedInputs) -> Result<Self> {
-        let MaskedInputs { batch, halves, classes, codes, order } = *inputs;
+        let MaskedInputs { batch, halves, classes, mix, codes, order } = *inputs;
         b.segment(Stage::Condition, 0, 1);
         let work = Self::over(net, b, batch, halves, Places::Of(order))?;
-        let mut one_class = classes;
-        (one_class.layout.rows, one_class.layout.row_stride) = (net.config.buffer_size, 0);
-        let given = [one_class, codes].map(|ids| Index::From { ids, offset: 0 });
+        // An image's class in all of its rows.
+        let one = |mut view: View| {
+            (view.layout.rows, view.layout.row_stride) = (net.config.buffer_size, 0);
+            view
+        };
+        let from = |ids| Index::From { ids, offset: 0 };
+        let class = match mix {
+            None => Source::Table(net.classes.clone(), from(one(classes))),
+            Some(mix) => mix.source(&net.classes, |view| one(view.grouped(batch))),
+        };
         let front = work.front();
-        net.plan_prefix(b, given, front.groups(0..batch))?;
+        net.plan_prefix(b, class, from(codes), front.groups(0..batch))?;
         if halves == 2 {
-            net.plan_prefix(b, net.null_front(), front.groups(batch..2 * batch))?;
+            net.plan_null_prefix(b, front.groups(batch..2 * batch))?;
         }
         let places = net.config.seq_len;
         work.plan_projected(b, places..work.input.layout.rows)?;
@@ -383,6 +390,7 @@ mod tests {
                 batch,
                 halves: 2,
                 classes: b.constant_i32(&[1, 0], 1).unwrap().grouped(batch),
+                mix: None,
                 codes: b.constant_i32(&vec![2; batch * places], 1).unwrap().grouped(batch),
                 order: b.constant_i32(&order, 1).unwrap().grouped(2 * batch),
             };

@@ -7,6 +7,7 @@
 mod autoencoder;
 mod head;
 mod masked;
+mod mix;
 mod rar;
 mod transformer;
 mod vae;
@@ -14,6 +15,7 @@ mod vq;
 
 pub use head::{Diffusion, Draws, Head, HeadSettings, HeadTurn};
 pub use masked::{Masked, MaskedInputs, RoundSettings};
+pub use mix::Mix;
 pub use rar::{Rar, Sequences, Tail};
 pub use vae::Vae;
 pub use vq::Vq;

@@ -5,6 +5,7 @@
 //!   the modulations of many places come from one tall product each before the places run, and a third of a block's
 //!   weights stay out of the token loop. Those of "no class" are the same for every image: computed once.
 
+use super::Mix;
 use super::transformer::{Block, Dense, Norm};
 use crate::error::Result;
 use crate::ops::{Activation, Attention, HeadNorm, Index, Keys, LayerNorm, Modulation, Source, SumRows, TokenDraw};
@@ -46,6 +47,8 @@ pub struct Sequences {
     /// `[batch, (L + 1) halves]` of i32: entry (i, h) at column i halves + h; entry 0 is the class's row of the
     /// embedding table, entry i code i - 1.
     pub ids: View,
+    /// What stands in the place of entry 0, by rows of the embedding table: `[halves batch, J]`.
+    pub mix: Option<Mix>,
 }
 
 /// What follows the logits of a place.
@@ -96,7 +99,13 @@ const MODULATIONS: usize = 4 << 20;
 impl Sequences {
     /// Buffers for `batch` images of `places` codes.
     pub fn new(b: &mut Builder, batch: usize, halves: usize, places: usize) -> Result<Self> {
-        Ok(Self { batch, halves, ids: b.kept(batch, (places + 1) * halves)? })
+        Ok(Self { batch, halves, ids: b.kept(batch, (places + 1) * halves)?, mix: None })
+    }
+
+    /// The same with `classes` weighted classes in the place of one, if they are more.
+    pub fn mixing(self, b: &mut Builder, classes: usize) -> Result<Self> {
+        let mix = if classes > 1 { Some(Mix::new(b, self.all(), classes)?) } else { None };
+        Ok(Self { mix, ..self })
     }
 
     fn all(&self) -> usize {
@@ -168,7 +177,13 @@ impl Rar {
             let null = if sequences.halves == 2 { Some(self.plan_null_modulations(b, places + 1)?) } else { None };
             let shared = Shared { caches: &caches, null: null.as_ref() };
             self.plan_places(b, sequences, &shared, 0..1, None)?;
-            for first in (1..=places).step_by(at_once) {
+            let mut next = 1;
+            if sequences.mix.is_some() {
+                // The place that reads the class: no row of a table, as the codes are.
+                self.plan_places(b, sequences, &shared, 1..2, Some(tail))?;
+                next = 2;
+            }
+            for first in (next..=places).step_by(at_once) {
                 let range = first..(first + at_once).min(places + 1);
                 self.plan_places(b, sequences, &shared, range, Some(tail))?;
             }
@@ -192,9 +207,12 @@ impl Rar {
 
             b.segment(Stage::Discrete, first, turns);
             let x = b.scratch(all, d)?;
-            let token = match first {
-                0 => Source::Table(self.cls.clone(), Index::Turn { first: 0, step: 0 }),
-                p => Source::Table(self.embeddings.clone(), Index::From { ids: sequences.entry(p - 1), offset: 0 }),
+            let token = match (first, sequences.mix) {
+                (0, _) => Source::Table(self.cls.clone(), Index::Turn { first: 0, step: 0 }),
+                (1, Some(mix)) => mix.source(&self.embeddings, |view| view),
+                (p, _) => {
+                    Source::Table(self.embeddings.clone(), Index::From { ids: sequences.entry(p - 1), offset: 0 })
+                }
             };
             let mut sources = vec![token, Source::Table(self.positions.clone(), Index::Turn { first, step: 1 })];
             if first > 0 {
@@ -303,11 +321,14 @@ impl Rar {
             let c = b.scratch(turns * batch, d)?;
             let row_stride = sequences.ids.cols();
             let ids = Layout { groups: turns, rows: batch, cols: 1, group_stride: 0, row_stride };
+            let class = match sequences.mix {
+                None => {
+                    Source::Table(self.embeddings.clone(), Index::From { ids: sequences.ids.relaid(ids), offset: 0 })
+                }
+                Some(mix) => mix.source(&self.embeddings, |view| view.rows(0..batch).repeated(turns)),
+            };
             b.push(SumRows {
-                sources: vec![
-                    Source::Table(self.embeddings.clone(), Index::From { ids: sequences.ids.relaid(ids), offset: 0 }),
-                    Source::Table(self.steps.clone(), Index::Group { first }),
-                ],
+                sources: vec![class, Source::Table(self.steps.clone(), Index::Group { first })],
                 activation: Activation::Silu,
                 out: c.grouped(turns),
             });

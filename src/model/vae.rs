@@ -170,12 +170,17 @@ impl Vae {
     /// Takes the network's weights out of `part`.
     pub fn load(part: &mut Part, config: &VaeConfig) -> Result<Self> {
         let z = config.z_channels;
-        let owned = |name, x: &[f32]| Weight::owned(name, &[z], x);
+        let mut owned = |name, x: &[f32]| {
+            part.derives(name, size_of_val(x) as u64)?;
+            Weight::owned(name, &[z], x)
+        };
         let pairs = config.latent_std.iter().zip(&config.latent_mean);
         let (scale, shift): (Vec<f32>, Vec<f32>) = pairs.map(|(s, m)| (1.0 / s, -m / s)).unzip();
+        let to_latents = (owned("latent_std", &config.latent_std)?, owned("latent_mean", &config.latent_mean)?);
+        let to_tokens = (owned("1 / latent_std", &scale)?, owned("-latent_mean / latent_std", &shift)?);
         Ok(Self {
-            to_latents: (owned("latent_std", &config.latent_std)?, owned("latent_mean", &config.latent_mean)?),
-            to_tokens: (owned("1 / latent_std", &scale)?, owned("-latent_mean / latent_std", &shift)?),
+            to_latents,
+            to_tokens,
             encoder: Coder::take(part, config, Way::Encode)?,
             quant: ConvLayer::take(part, "quant_conv", 2 * z, 2 * z, 1, true)?,
             post_quant: ConvLayer::take(part, "post_quant_conv", z, z, 1, true)?,

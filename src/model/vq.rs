@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ops::{AvgPool, Index, NearestCode, Source, SumRows};
 use crate::plan::{Builder, Stage, View};
 use crate::tensor::{Format, Matrix, Weight};
-use crate::weights::{Part, VqConfig, concat_rows};
+use crate::weights::{Part, VqConfig};
 
 /// The network.
 #[derive(Debug)]
@@ -84,7 +84,8 @@ impl Vq {
     /// Takes the network's weights out of `part`.
     pub fn load(part: &mut Part, config: &VqConfig) -> Result<Self> {
         let codebook = part.take("quantize.embedding.weight", &[config.codebook_size, config.z_channels])?;
-        let codebook = concat_rows("quantize.embedding.weight", &[codebook], config.z_channels)?;
+        let codebook = part.join("quantize.embedding.weight", &[codebook], config.z_channels)?;
+        part.derives("quantize.embedding.weight", Format::F32.bytes(codebook.rows(), codebook.cols()))?;
         Ok(Self {
             packed_codebook: Matrix::pack(&codebook, Format::F32)?,
             codebook,

@@ -103,6 +103,10 @@ pub trait Kernel {
     fn worker_words(&self) -> usize {
         0
     }
+    /// Bytes that the op holds beside itself, weights not counted.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
     /// Computes one tile.
     fn tile(&self, cx: &Cx<'_>, out: TileMut<'_, f32>);
 }
@@ -152,6 +156,11 @@ macro_rules! ops {
             /// Words of memory a worker needs for it.
             pub fn worker_words(&self) -> usize {
                 match self { $(Self::$op(op) => op.worker_words(),)* }
+            }
+
+            /// Bytes that the op holds beside itself, weights not counted.
+            pub fn heap_bytes(&self) -> usize {
+                match self { $(Self::$op(op) => op.heap_bytes(),)* }
             }
 
             /// Computes one tile.

@@ -2,8 +2,8 @@
 //! `out[i] = f(sum of sources' rows for i)`.
 //!
 //! out `[G, N, D]`; a source is a matrix with as many rows, or a table `[rows, D]` in any weight dtype and an index
-//! for each row. Exact but for the rounding of the sums, taken in the order of the sources. FLOPs: G N D for each
-//! source after the first.
+//! for each row, or several with weights. Exact but for the rounding of products and sums, taken in the order of the
+//! sources. FLOPs: G N D for each term after the first, and as many for each weight.
 
 #[cfg(feature = "cuda")]
 use super::on_gpu::{Launcher, Result, abi, pieces, small};
@@ -55,6 +55,16 @@ pub enum Source {
         /// `[G, N, 1]`
         ids: View,
     },
+    /// A weighted sum of J rows of the table, added up by itself. A term of weight 0 is left out, so a weight of 1 alone
+    /// gives the bits of its row.
+    Mix {
+        /// `[rows, D]`
+        table: Weight,
+        /// `[G, N, J]` of i32: the rows.
+        ids: View,
+        /// `[G, N, J]`
+        weights: View,
+    },
 }
 
 /// The op.
@@ -89,7 +99,14 @@ impl Kernel for SumRows {
 
     fn cost(&self) -> Cost {
         let n = self.out.count() * self.out.cols();
-        Cost { bytes: words(n * (self.sources.len() + 1)), flops: (n * (self.sources.len() - 1)) as u64 }
+        let mixed = |s: &Source| if let Source::Mix { ids, .. } = s { ids.cols() } else { 0 };
+        let weights: usize = self.sources.iter().map(mixed).sum();
+        let terms: usize = self.sources.iter().map(|s| mixed(s).max(1)).sum();
+        Cost { bytes: words(n * (terms + 1)), flops: (n * (terms - 1 + weights)) as u64 }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.sources.capacity() * size_of::<Source>()
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
@@ -105,6 +122,17 @@ impl Kernel for SumRows {
                     for i in out.rows() {
                         let row = i / rows_a_group * rows.layout.rows + ids.row(i)[0] as usize;
                         put(out.row(i), from.row(row).iter().copied(), nth > 0);
+                    }
+                }
+                Source::Mix { table, ids, weights } => {
+                    let (ids, weights, d) = (cx.mat::<i32>(ids), cx.mat::<f32>(weights), table.cols());
+                    for i in out.rows() {
+                        let pairs = ids.row(i).iter().zip(weights.row(i)).filter(|(_, weight)| **weight != 0.0);
+                        let number = |c: usize| {
+                            let term = |(&id, &weight): (&i32, &f32)| weight * table.number(id as usize * d + c);
+                            pairs.clone().map(term).reduce(|sum, term| sum + term).unwrap_or(0.0)
+                        };
+                        put(out.row(i), (0..d).map(number), nth > 0);
                     }
                 }
                 Source::Table(table, index) => {
@@ -172,6 +200,16 @@ impl super::Launch for SumRows {
     }
 }
 
+/// The number that the kernel knows the table's dtype by.
+#[cfg(feature = "cuda")]
+fn table_type(table: &Weight) -> i32 {
+    match table.elements() {
+        Elements::F32(_) => 0,
+        Elements::F16(_) => 1,
+        Elements::BF16(_) => 2,
+    }
+}
+
 #[cfg(feature = "cuda")]
 impl Source {
     /// As the kernel takes it.
@@ -181,13 +219,12 @@ impl Source {
         Ok(match self {
             Self::Rows(rows) => abi::Source { rows: to.view(rows)?, kind: 0, ..NONE },
             Self::Gather { rows, ids } => abi::Source { rows: to.view(rows)?, ids: to.view(ids)?, kind: 5, ..NONE },
+            Self::Mix { table, ids, weights } => {
+                let (rows, ids) = (to.view(weights)?, to.view(ids)?);
+                abi::Source { rows, ids, table: to.weight(table)?, table_type: table_type(table), kind: 6, ..NONE }
+            }
             Self::Table(table, index) => {
-                let table_type = match table.elements() {
-                    Elements::F32(_) => 0,
-                    Elements::F16(_) => 1,
-                    Elements::BF16(_) => 2,
-                };
-                let source = abi::Source { table: to.weight(table)?, table_type, ..NONE };
+                let source = abi::Source { table: to.weight(table)?, table_type: table_type(table), ..NONE };
                 match index {
                     Index::Range { first } => abi::Source { kind: 1, first: row(*first)?, ..source },
                     Index::Turn { first, step } => {
@@ -248,6 +285,42 @@ mod tests {
         };
         for (isa, y) in lab.run(op) {
             close(&y, &expected, 2e-6, isa).unwrap();
+        }
+    }
+
+    #[test]
+    fn mixed_rows_are_weighted_sums_and_one_alone_is_itself() {
+        let (groups, rows, d, classes) = (2, 3, 37, 3);
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let mut lab = Lab::new();
+            let table = weight_as(dtype, &[7, d], &numbers(7 * d, 3));
+            let (t, x) = (table.to_f32(), numbers(groups * rows * d, 1));
+            let ids: [i32; 18] = [6, 0, 2, 3, 3, 1, 5, 0, 0, 1, 6, 4, 2, 1, 0, 4, 4, 4];
+            let mut weights = numbers(18, 5).iter().map(|w| w.abs() + 0.01).collect::<Vec<f32>>();
+            // One alone, first and in between; the others' numbers do not count.
+            weights[6..9].copy_from_slice(&[1.0, 0.0, 0.0]);
+            weights[9..12].copy_from_slice(&[0.0, 1.0, 0.0]);
+            let sum = |i: usize, c: usize| {
+                let term = |j: usize| weights[i * classes + j] as f64 * t[ids[i * classes + j] as usize * d + c] as f64;
+                (0..classes).map(term).sum::<f64>()
+            };
+            let pairs = || (0..groups * rows).flat_map(|i| (0..d).map(move |c| (i, c)));
+            let mixed: Vec<f64> = pairs().map(|(i, c)| sum(i, c)).collect();
+            let added: Vec<f64> = pairs().map(|(i, c)| x[i * d + c] as f64 + sum(i, c)).collect();
+            let x = lab.input(groups * rows, d, &x).grouped(groups);
+            let weights = lab.input(groups * rows, classes, &weights).grouped(groups);
+            let ids = lab.input_i32(classes, &ids).grouped(groups);
+            let out = lab.output(groups * rows, d).grouped(groups);
+            let mix = Source::Mix { table: table.clone(), ids, weights };
+            for (isa, y) in lab.run(SumRows::new([mix.clone()], out)) {
+                close(&y, &mixed, 5e-7, isa).unwrap();
+                for (i, row) in [(2, 5), (3, 6)] {
+                    assert_eq!(y[i * d..(i + 1) * d], t[row * d..(row + 1) * d], "{isa}");
+                }
+            }
+            for (isa, y) in lab.run(SumRows::new([Source::Rows(x), mix], out)) {
+                close(&y, &added, 5e-7, isa).unwrap();
+            }
         }
     }
 }

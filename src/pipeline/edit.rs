@@ -9,7 +9,7 @@ use super::{Image, Known, Outputs, Session, Start};
 use crate::error::{Error, Result};
 use crate::plan::{Builder, Plan};
 use crate::sampling::{self, Order};
-use crate::weights::{VAE_FILE, VQ_FILE};
+use crate::weights::VAE_FILE;
 
 /// What a picture becomes for the networks.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,11 +69,13 @@ impl Model {
         run.pictures(out, (-1.0, 1.0))?.pop().ok_or_else(|| Error::input("image", "one picture", "none"))
     }
 
-    /// Draws anew what `mask` covers of `image`, one picture for each class and seed of the request. `mask` has a value a
-    /// pixel, line by line, true where the picture is to be new; outside of it each pixel stays exactly as it was.
-    ///
-    /// The model draws whole places (patches of pixels); a patch with one masked pixel is drawn, and only its masked pixels
-    /// are taken. What is next to known places is drawn first.
+    /// Makes a session for an edit and begins it, one picture for each class and seed of the request. What is left is
+    /// [`Session::step`] or [`Session::run`]; then [`Session::images`] has the pictures, put together already.
+    pub fn edit(&self, device: impl Into<Device>, edit: &Edit, request: &Request) -> Result<Session> {
+        self.begun(device, request, &Start::of(edit.clone()))
+    }
+
+    /// [`Edit::Inpaint`] from one call.
     pub fn inpaint(
         &self,
         device: impl Into<Device>,
@@ -81,25 +83,11 @@ impl Model {
         mask: &[bool],
         request: &Request,
     ) -> Result<Vec<Image>> {
-        let (device, size) = (device.into(), self.image_size());
-        self.check_size(image)?;
-        if mask.len() != size * size || !mask.contains(&true) {
-            let expected = format!("{size} x {size} values, one at least true");
-            let found = format!("{} values, {} true", mask.len(), mask.iter().filter(|m| **m).count());
-            return Err(Error::input("mask", expected, found));
-        }
-        let side = self.places()?.isqrt();
-        let patch = size / side;
-        let mut drawn = vec![false; side * side];
-        for (pixel, _) in mask.iter().enumerate().filter(|(_, masked)| **masked) {
-            drawn[pixel / size / patch * side + pixel % size / patch] = true;
-        }
-        let images = self.draw_anew(&device, image, vec![drawn; request.classes.len()], Order::FromKnown, request)?;
-        Ok(images.into_iter().map(|new| new.where_masked(mask, image)).collect())
+        let edit = Edit::Inpaint { image: image.clone(), mask: mask.to_vec() };
+        finish(self.edit(device, &edit, request)?)
     }
 
-    /// Draws what lies around a smaller picture, whose left upper corner is to be at (`left`, `top`), one picture for each
-    /// class and seed of the request. Its pixels stay exactly as they are.
+    /// [`Edit::Outpaint`] from one call.
     pub fn outpaint(
         &self,
         device: impl Into<Device>,
@@ -107,25 +95,10 @@ impl Model {
         (left, top): (usize, usize),
         request: &Request,
     ) -> Result<Vec<Image>> {
-        let size = self.image_size();
-        let fits = |at: usize, len: usize| at.checked_add(len).is_some_and(|end| end <= size);
-        if !fits(left, image.width()) || !fits(top, image.height()) {
-            let found = format!("{} x {} at ({left}, {top})", image.width(), image.height());
-            return Err(Error::input("image", format!("a picture inside {size} x {size} pixels"), found));
-        }
-        // What is not known shows the nearest known pixel, so that the patches on the border encode to something near.
-        let (mut rgb, mut mask) = (Vec::with_capacity(size * size * 3), Vec::with_capacity(size * size));
-        let inside = |at: usize, first: usize, len: usize| at.clamp(first, first + len - 1) - first;
-        for (y, x) in (0..size * size).map(|pixel| (pixel / size, pixel % size)) {
-            let (line, column) = (inside(y, top, image.height()), inside(x, left, image.width()));
-            rgb.extend_from_slice(&image.rgb()[(line * image.width() + column) * 3..][..3]);
-            mask.push(line + top != y || column + left != x);
-        }
-        self.inpaint(device, &Image::new(size, size, rgb)?, &mask, request)
+        finish(self.edit(device, &Edit::Outpaint { image: image.clone(), left, top }, request)?)
     }
 
-    /// Draws `share` of a picture's places anew, chosen by each seed: pictures like it, one for each class and seed of the
-    /// request. All of the pixels come from the decoder.
+    /// [`Edit::Redraw`] from one call.
     pub fn redraw(
         &self,
         device: impl Into<Device>,
@@ -133,20 +106,10 @@ impl Model {
         share: f64,
         request: &Request,
     ) -> Result<Vec<Image>> {
-        self.check_size(image)?;
-        let places = self.places()?;
-        let count = self.share_of(share, places)?.max(1);
-        let chosen = |seed: &u64| {
-            let mut drawn = vec![false; places];
-            sampling::order(!seed, places).into_iter().take(count).for_each(|place| drawn[place as usize] = true);
-            drawn
-        };
-        let drawn = request.seeds.iter().map(chosen).collect();
-        self.draw_anew(&device.into(), image, drawn, Order::Random, request)
+        finish(self.edit(device, &Edit::Redraw { image: image.clone(), share }, request)?)
     }
 
-    /// Pictures of the same discrete tokens, of which each keeps `share`, chosen by its seed; the rest, and all continuous
-    /// tokens, are drawn. With all of them kept the pictures differ only in what discrete tokens do not say.
+    /// [`Edit::Variations`] from one call.
     pub fn variations(
         &self,
         device: impl Into<Device>,
@@ -154,56 +117,34 @@ impl Model {
         share: f64,
         request: &Request,
     ) -> Result<Vec<Image>> {
-        let places = self.places()?;
-        if codes.len() != places {
-            return Err(Error::input("codes", format!("{places} of them"), codes.len()));
-        }
-        let kept = self.share_of(share, places)?;
-        let given = |seed: &u64| {
-            let mut given = vec![None; places];
-            sampling::order(!seed, places)
-                .into_iter()
-                .take(kept)
-                .for_each(|p| given[p as usize] = Some(codes[p as usize]));
-            given
-        };
-        let start = Start { codes: request.seeds.iter().map(given).collect(), ..Start::default() };
-        let mut session = self.session(device, request.classes.len(), &request.settings, Outputs::IMAGE)?;
-        finish(&mut session, request, &start)
+        finish(self.edit(device, &Edit::Variations { codes: codes.to_vec(), share }, request)?)
     }
 
-    /// Of each image the places that `drawn` says are drawn, as many in each; the others keep the tokens of `image`.
-    fn draw_anew(
-        &self,
-        device: &Device,
-        image: &Image,
-        drawn: Vec<Vec<bool>>,
-        order: Order,
-        request: &Request,
-    ) -> Result<Vec<Image>> {
-        let Tokens { continuous, discrete } = self.encode(device, image)?;
-        let uses_codes = self.networks().masked.as_ref().is_some_and(|m| m.config.discrete);
-        let codes = match (uses_codes, discrete) {
-            (false, _) => None,
-            (true, Some(codes)) => Some(codes),
-            (true, None) => {
-                return Err(Error::MissingPart { part: VQ_FILE, needed_for: "the discrete tokens of a picture" });
+    /// The images of a request of which more is given than classes and seeds, from one call.
+    pub fn generate_with(&self, device: impl Into<Device>, request: &Request, start: &Start) -> Result<Vec<Image>> {
+        finish(self.begun(device, request, start)?)
+    }
+
+    /// What a session must be made for to begin with `start`: [`Outputs::IMAGE`], and the known places, the encoding and
+    /// the classes of a mix that it asks for.
+    pub fn outputs_for(&self, start: &Start) -> Result<Outputs> {
+        let mix = start.mixes.iter().map(Vec::len).max().unwrap_or(1).max(1);
+        let known = |known: &Known| known.places.iter().filter(|known| **known).count();
+        let (known_places, encodes) = match &start.edit {
+            None => (start.known.first().map_or(0, known), false),
+            Some(edit) => {
+                let known = edit.known_places(self)?;
+                (known, known > 0)
             }
         };
-        let known_places = drawn.first().map_or(0, |drawn| drawn.iter().filter(|drawn| !**drawn).count());
-        let of = |drawn: &Vec<bool>| drawn.iter().map(|drawn| !drawn).collect::<Vec<bool>>();
-        let known = |drawn| Known { places: of(drawn), tokens: continuous.clone() };
-        let given = |codes: &Vec<u32>, drawn: &Vec<bool>| {
-            codes.iter().zip(drawn).map(|(&code, drawn)| (!drawn).then_some(code)).collect::<Vec<_>>()
-        };
-        let start = Start {
-            order,
-            codes: codes.map_or_else(Vec::new, |codes| drawn.iter().map(|drawn| given(&codes, drawn)).collect()),
-            known: if known_places == 0 { vec![] } else { drawn.iter().map(known).collect() },
-        };
-        let outputs = Outputs { known_places, ..Outputs::IMAGE };
+        Ok(Outputs { known_places, encodes, mix, ..Outputs::IMAGE })
+    }
+
+    fn begun(&self, device: impl Into<Device>, request: &Request, start: &Start) -> Result<Session> {
+        let outputs = self.outputs_for(start)?;
         let mut session = self.session(device, request.classes.len(), &request.settings, outputs)?;
-        finish(&mut session, request, &start)
+        session.begin_with(&request.classes, &request.seeds, start)?;
+        Ok(session)
     }
 
     /// Runs a plan of this model.
@@ -219,17 +160,175 @@ impl Model {
     pub fn places(&self) -> Result<usize> {
         self.networks().places()
     }
+}
 
-    fn share_of(&self, share: f64, places: usize) -> Result<usize> {
-        if !(0.0..=1.0).contains(&share) {
-            return Err(Error::input("share", "a number from 0 to 1", share));
+fn finish(mut session: Session) -> Result<Vec<Image>> {
+    session.run(|_| ())?;
+    session.images()
+}
+
+/// A picture made of a picture, or of its discrete tokens: [`Model::edit`], or in a session of the right
+/// [`Outputs`](Model::outputs_for) [`Session::begin_with`] and [`Start::of`].
+///
+/// The picture is the model's size, but for [`Edit::Outpaint`]. Encoding it is the session's first stage,
+/// [`Stage::Encode`](crate::plan::Stage::Encode).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Edit {
+    /// Draws anew what `mask` covers. Outside of it each pixel stays exactly as it was.
+    ///
+    /// The model draws whole places (patches of pixels); a patch with one masked pixel is drawn, and only its masked pixels
+    /// are taken. What is next to known places is drawn first ([`Order::FromKnown`]).
+    Inpaint {
+        /// The picture.
+        image: Image,
+        /// A value a pixel, line by line, true where the picture is to be new.
+        mask: Vec<bool>,
+    },
+    /// Draws what lies around a smaller picture. Its pixels stay exactly as they are.
+    Outpaint {
+        /// The smaller picture.
+        image: Image,
+        /// Where its left edge is to be, in pixels.
+        left: usize,
+        /// Where its upper edge is to be.
+        top: usize,
+    },
+    /// Draws a share of the places anew, chosen by each seed: pictures like it. All of the pixels come from the decoder.
+    Redraw {
+        /// The picture.
+        image: Image,
+        /// From 0 to 1; one place at least is drawn.
+        share: f64,
+    },
+    /// Keeps a share of discrete tokens, chosen by each seed; the rest, and all continuous tokens, are drawn. With all of
+    /// them kept the pictures differ only in what discrete tokens do not say.
+    Variations {
+        /// By place, as of [`Session::codes`] or [`Model::encode`].
+        codes: Vec<u32>,
+        /// From 0 to 1.
+        share: f64,
+    },
+}
+
+/// An edit of a batch, taken apart.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Given {
+    /// The picture to encode, of the model's size.
+    pub(super) picture: Option<Image>,
+    /// By image and place whether the token is the picture's; none where all are drawn.
+    pub(super) known: Vec<Vec<bool>>,
+    /// By image and place.
+    pub(super) codes: Vec<Vec<Option<u32>>>,
+    /// The picture whose pixels stay where the mask is false.
+    pub(super) kept: Option<(Image, Vec<bool>)>,
+}
+
+impl Edit {
+    /// The order that suits it.
+    pub fn order(&self) -> Order {
+        match self {
+            Self::Inpaint { .. } | Self::Outpaint { .. } => Order::FromKnown,
+            Self::Redraw { .. } | Self::Variations { .. } => Order::Random,
         }
-        Ok((share * places as f64).round() as usize)
+    }
+
+    /// Places that keep the tokens of the picture: the same count in each image.
+    fn known_places(&self, model: &Model) -> Result<usize> {
+        Ok(self.given(model, &[0])?.known.first().map_or(0, |known| known.iter().filter(|known| **known).count()))
+    }
+
+    /// What it gives of images with these seeds.
+    pub(super) fn given(&self, model: &Model, seeds: &[u64]) -> Result<Given> {
+        let places = model.places()?;
+        match self {
+            Self::Inpaint { image, mask } => {
+                model.check_size(image)?;
+                let known = unmasked(model, mask)?;
+                Ok(Given { kept: Some((image.clone(), mask.clone())), ..Given::of(image, vec![known; seeds.len()]) })
+            }
+            Self::Outpaint { image, left, top } => {
+                let (image, mask) = around(model.image_size(), image, *left, *top)?;
+                Self::Inpaint { image, mask }.given(model, seeds)
+            }
+            Self::Redraw { image, share } => {
+                model.check_size(image)?;
+                let count = share_of(*share, places)?.max(1);
+                let known = |&seed: &u64| {
+                    let mut known = vec![true; places];
+                    chosen(seed, places, count).for_each(|place| known[place] = false);
+                    known
+                };
+                Ok(Given::of(image, seeds.iter().map(known).collect()))
+            }
+            Self::Variations { codes, share } => {
+                if codes.len() != places {
+                    return Err(Error::input("codes", format!("{places} of them"), codes.len()));
+                }
+                let kept = share_of(*share, places)?;
+                let given = |&seed: &u64| {
+                    let mut given = vec![None; places];
+                    chosen(seed, places, kept).for_each(|place| given[place] = Some(codes[place]));
+                    given
+                };
+                Ok(Given { codes: seeds.iter().map(given).collect(), ..Given::default() })
+            }
+        }
     }
 }
 
-fn finish(session: &mut Session, request: &Request, start: &Start) -> Result<Vec<Image>> {
-    session.begin_with(&request.classes, &request.seeds, start)?;
-    session.run(|_| ())?;
-    session.images()
+impl Given {
+    /// Tokens of `image` in the places that are known, if there are any.
+    fn of(image: &Image, known: Vec<Vec<bool>>) -> Self {
+        match known.iter().flatten().any(|known| *known) {
+            true => Self { picture: Some(image.clone()), known, ..Self::default() },
+            false => Self::default(),
+        }
+    }
+}
+
+/// The places that no masked pixel touches.
+fn unmasked(model: &Model, mask: &[bool]) -> Result<Vec<bool>> {
+    let (size, side) = (model.image_size(), model.places()?.isqrt());
+    if mask.len() != size * size || !mask.contains(&true) {
+        let expected = format!("{size} x {size} values, one at least true");
+        let found = format!("{} values, {} true", mask.len(), mask.iter().filter(|m| **m).count());
+        return Err(Error::input("mask", expected, found));
+    }
+    let patch = size / side;
+    let mut known = vec![true; side * side];
+    for (pixel, _) in mask.iter().enumerate().filter(|(_, masked)| **masked) {
+        known[pixel / size / patch * side + pixel % size / patch] = false;
+    }
+    Ok(known)
+}
+
+/// A picture of `size` x `size` pixels with `image` in it, and the mask of what is around.
+fn around(size: usize, image: &Image, left: usize, top: usize) -> Result<(Image, Vec<bool>)> {
+    let fits = |at: usize, len: usize| at.checked_add(len).is_some_and(|end| end <= size);
+    if !fits(left, image.width()) || !fits(top, image.height()) {
+        let found = format!("{} x {} at ({left}, {top})", image.width(), image.height());
+        return Err(Error::input("image", format!("a picture inside {size} x {size} pixels"), found));
+    }
+    // What is not known shows the nearest known pixel, so that the patches on the border encode to something near.
+    let (mut rgb, mut mask) = (Vec::with_capacity(size * size * 3), Vec::with_capacity(size * size));
+    let inside = |at: usize, first: usize, len: usize| at.clamp(first, first + len - 1) - first;
+    for (y, x) in (0..size * size).map(|pixel| (pixel / size, pixel % size)) {
+        let (line, column) = (inside(y, top, image.height()), inside(x, left, image.width()));
+        rgb.extend_from_slice(&image.rgb()[(line * image.width() + column) * 3..][..3]);
+        mask.push(line + top != y || column + left != x);
+    }
+    Ok((Image::new(size, size, rgb)?, mask))
+}
+
+/// So many of the places, chosen by the seed.
+fn chosen(seed: u64, places: usize, count: usize) -> impl Iterator<Item = usize> {
+    sampling::order(!seed, places).into_iter().take(count).map(|place| place as usize)
+}
+
+fn share_of(share: f64, places: usize) -> Result<usize> {
+    if !(0.0..=1.0).contains(&share) {
+        return Err(Error::input("share", "a number from 0 to 1", share));
+    }
+    Ok((share * places as f64).round() as usize)
 }

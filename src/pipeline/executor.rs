@@ -1,9 +1,9 @@
 //! A plan's memory on the device that runs it.
 
-use super::Image;
 use super::device::{Cpu, Device};
 use super::model::Networks;
 use super::session::pictures;
+use super::{Image, SessionMemory};
 use crate::error::Result;
 #[cfg(feature = "cuda")]
 use crate::plan::gpu::GpuPlan;
@@ -30,6 +30,21 @@ impl Executor {
             Device::Gpu(gpu) => {
                 let resident = nets.on_gpus.of(gpu.context());
                 Ok(Self::Gpu(Box::new(GpuPlan::new(gpu, resident, plan)?)))
+            }
+        }
+    }
+
+    /// What [`Executor::new`] would take now, but for the plan.
+    pub(super) fn needs(device: &Device, nets: &Networks, plan: &Plan) -> Result<SessionMemory> {
+        match device {
+            Device::Cpu(cpu) => {
+                let [arena, workers, shared] = Arena::needs(plan, cpu.threads(), &nets.shared, cpu.isa);
+                Ok(SessionMemory { arena, workers, shared, ..SessionMemory::default() })
+            }
+            #[cfg(feature = "cuda")]
+            Device::Gpu(gpu) => {
+                let [arena, shared, weights] = GpuPlan::needs(gpu, &nets.on_gpus.of(gpu.context()), plan)?;
+                Ok(SessionMemory { arena, shared, weights, on_gpu: true, ..SessionMemory::default() })
             }
         }
     }

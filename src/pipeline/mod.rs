@@ -2,19 +2,25 @@
 //! [`Request`] and [`Image`].
 
 mod autoencode;
+mod background;
 mod device;
 mod edit;
+mod events;
 mod executor;
 mod image;
 mod memory;
 mod model;
 mod pack;
+mod preview;
 mod program;
 mod session;
 
+pub use background::Background;
 pub use device::{Cpu, Device};
-pub use edit::Tokens;
+pub use edit::{Edit, Tokens};
+pub use events::{Event, Events};
 pub use image::Image;
+pub use memory::{OpenOptions, SessionMemory, SessionOptions};
 pub use model::{Model, Request};
 pub use pack::pack;
 pub use program::{Outputs, Settings};

@@ -2,14 +2,15 @@
 
 use super::device::Device;
 use super::session::{Progress, Session};
-use super::{Image, Outputs, Settings};
+use super::{Image, OpenOptions, Outputs, SessionOptions, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Masked, Rar, Vae, Vq};
 use crate::plan::Store;
 #[cfg(feature = "cuda")]
 use crate::plan::gpu::Residents;
-use crate::tensor::{Precision, SharedBytes};
-use crate::weights::{Config, ModelFiles, Part, WeightMemory};
+use crate::tensor::{Limit, Precision, SharedBytes};
+use crate::weights::{Config, DISCON_FILE, ModelFiles, Part, RAR_FILE, VAE_FILE, VQ_FILE, WeightMemory};
+use log::{info, warn};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,10 +56,12 @@ fn load<C, T>(
     part: Option<Part>,
     config: &Option<C>,
     memory: &mut WeightMemory,
+    limit: Option<Limit>,
     load: impl FnOnce(&mut Part, &C) -> Result<T>,
 ) -> Result<Option<T>> {
     match (part, config) {
-        (Some(mut part), Some(config)) => {
+        (Some(part), Some(config)) => {
+            let mut part = part.within(limit, memory.own());
             let network = load(&mut part, config)?;
             *memory = *memory + part.memory();
             part.finish()?;
@@ -69,6 +72,17 @@ fn load<C, T>(
 }
 
 impl Networks {
+    /// The files of the parts that are there.
+    fn parts(&self) -> Vec<&'static str> {
+        let parts = [
+            (RAR_FILE, self.rar.is_some()),
+            (DISCON_FILE, self.masked.is_some()),
+            (VAE_FILE, self.vae.is_some()),
+            (VQ_FILE, self.vq.is_some()),
+        ];
+        parts.into_iter().filter_map(|(file, there)| there.then_some(file)).collect()
+    }
+
     /// L: places of a token sequence.
     pub(crate) fn places(&self) -> Result<usize> {
         let discrete = self.rar.as_ref().map(|r| r.config.seq_len);
@@ -89,29 +103,62 @@ impl Model {
     /// and used in place, in the precision it was packed for; from any other the matrices are packed into memory, for
     /// f32.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::from_files(ModelFiles::open(folder.as_ref())?)
+        Self::open_with(folder, &OpenOptions::default())
+    }
+
+    /// Opens a model folder within a limit of memory, or in another precision.
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let folder = folder.as_ref();
+        Self::from_files(ModelFiles::open(folder), options, || folder.display().to_string())
+    }
+
+    /// The same as [`Model::from_bytes`].
+    pub fn from_bytes_with(
+        files: impl IntoIterator<Item = (String, SharedBytes)>,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        Self::from_files(ModelFiles::from_bytes(files), options, || "memory".to_owned())
     }
 
     /// Opens a model folder to compute in that precision. A folder packed for it (`discon pack`) is used in place; one
     /// packed for another is an error, unless its numbers are the same: bf16 weights serve f32 and bf16.
     pub fn open_as(folder: impl AsRef<Path>, precision: Precision) -> Result<Self> {
-        Self::from_files(ModelFiles::open(folder.as_ref())?.compute_in(precision))
+        Self::open_with(folder, &OpenOptions { precision: Some(precision), ..OpenOptions::default() })
     }
 
     /// Opens a model whose files lie in memory, by the names they have in a folder: a host's pack file.
     pub fn from_bytes(files: impl IntoIterator<Item = (String, SharedBytes)>) -> Result<Self> {
-        Self::from_files(ModelFiles::from_bytes(files)?)
+        Self::from_bytes_with(files, &OpenOptions::default())
     }
 
-    fn from_files(files: ModelFiles) -> Result<Self> {
+    /// Loads what lies at `place`, and tells the log.
+    fn from_files(files: Result<ModelFiles>, options: &OpenOptions, place: impl Fn() -> String) -> Result<Self> {
+        let load = |files| Self::load(files, options);
+        let model = files.and_then(load).inspect_err(|why| warn!("no model from {}: {why}", place()))?;
+        let Networks { config, memory, precision, .. } = model.networks();
+        info!(
+            "model `{}` opened from {}: {}; {precision}; {} bytes of weights in place, {} copied",
+            config.name,
+            place(),
+            model.networks().parts().join(", "),
+            memory.in_place,
+            memory.copied,
+        );
+        Ok(model)
+    }
+
+    fn load(mut files: ModelFiles, options: &OpenOptions) -> Result<Self> {
+        if let Some(precision) = options.precision {
+            files = files.compute_in(precision);
+        }
         let ModelFiles { config, rar, masked, vae, vq } = files;
-        let mut memory = WeightMemory::default();
+        let (mut memory, limit) = (WeightMemory::default(), Limit::new(options.memory_limit));
         let precision = [&rar, &masked, &vae, &vq].into_iter().flatten().map(Part::precision).next();
         Ok(Self(Arc::new(Networks {
-            rar: load(rar, &config.rar, &mut memory, Rar::load)?,
-            masked: load(masked, &config.discon, &mut memory, Masked::load)?,
-            vae: load(vae, &config.vae, &mut memory, Vae::load)?,
-            vq: load(vq, &config.vq, &mut memory, Vq::load)?,
+            rar: load(rar, &config.rar, &mut memory, limit, Rar::load)?,
+            masked: load(masked, &config.discon, &mut memory, limit, Masked::load)?,
+            vae: load(vae, &config.vae, &mut memory, limit, Vae::load)?,
+            vq: load(vq, &config.vq, &mut memory, limit, Vq::load)?,
             config,
             memory,
             shared: Store::default(),
@@ -155,7 +202,8 @@ impl Model {
         })
     }
 
-    /// Compiles a session for `batch` images at a time, and takes its memory: [`Error::Memory`] if it cannot be had.
+    /// Compiles a session for `batch` images at a time, and takes its memory: [`Error::Memory`] if it cannot be had, or is
+    /// more than the system has left ([`SessionOptions::memory_limit`]).
     pub fn session(
         &self,
         device: impl Into<Device>,
@@ -163,7 +211,20 @@ impl Model {
         settings: &Settings,
         outputs: Outputs,
     ) -> Result<Session> {
-        Session::new(self, &device.into(), batch, settings, outputs)
+        self.session_with(device, batch, settings, outputs, &SessionOptions::default())
+    }
+
+    /// The same within a limit of memory.
+    pub fn session_with(
+        &self,
+        device: impl Into<Device>,
+        batch: usize,
+        settings: &Settings,
+        outputs: Outputs,
+        options: &SessionOptions,
+    ) -> Result<Session> {
+        Session::new(self, &device.into(), batch, settings, outputs, options)
+            .inspect_err(|why| warn!("no session of `{}`: {why}", self.config().name))
     }
 
     /// The images of a request, from one call.

@@ -1,13 +1,15 @@
 //! Compiles the whole graph for a batch: which segments run, where inputs and results lie.
 
-use super::Executor;
 use super::model::{Networks, needed};
+use super::{Executor, Image};
 use crate::error::{Error, Result};
-use crate::model::{Draws, HeadSettings, MaskedInputs, RoundSettings, Sequences, Tail};
+use crate::model::{Draws, HeadSettings, MaskedInputs, Mix, RoundSettings, Sequences, Tail};
 use crate::ops::{Source, SumRows, TokenDraw};
 use crate::plan::{Builder, Plan, Stage, View};
 use crate::sampling;
+use crate::tensor::Layout;
 use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, SamplingConfig, VAE_FILE, VQ_FILE};
+use std::ops::Range;
 
 /// What a request can set; the model's config has the defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,16 +88,35 @@ pub struct Outputs {
     /// So many places of each image are not drawn: [`Session::begin_with`](super::Session::begin_with) says which, and
     /// gives their tokens. Fewer than all.
     pub known_places: usize,
+    /// Tokens and codes of the known places are those of a picture, which the session encodes as its first stage: it begins
+    /// with an [`Edit`](super::Edit) that needs that, and with nothing else.
+    pub encodes: bool,
+    /// Each image may be of so many classes with weights, [`Start::mixes`](super::Start::mixes): at least 1, at most
+    /// [`Outputs::MOST_MIXED`].
+    pub mix: usize,
+    /// Pictures of what is drawn so far, while stage 2 runs: [`Session::preview_now`](super::Session::preview_now). They
+    /// take memory of their own.
+    pub partial_previews: bool,
 }
 
 impl Outputs {
     /// The image.
-    pub const IMAGE: Self =
-        Self { image: true, preview: false, discrete_tokens: None, given_codes: false, known_places: 0 };
+    pub const IMAGE: Self = Self {
+        image: true,
+        preview: false,
+        discrete_tokens: None,
+        given_codes: false,
+        known_places: 0,
+        encodes: false,
+        mix: 1,
+        partial_previews: false,
+    };
     /// The image, and the coarse picture before it.
     pub const IMAGE_AND_PREVIEW: Self = Self { preview: true, ..Self::IMAGE };
     /// The coarse picture only: the lossy way that DisCon replaces.
     pub const DISCRETE_ONLY: Self = Self { image: false, ..Self::IMAGE_AND_PREVIEW };
+    /// Classes that one image may be mixed of.
+    pub const MOST_MIXED: usize = 64;
 }
 
 /// Random numbers given from outside, for checks against known answers.
@@ -139,12 +160,37 @@ pub(crate) struct Program {
     /// `[B, P, 3]`, in [-1, 1]
     pub(crate) image: Option<View>,
     pub(crate) given: Option<Given>,
+    /// Classes that an image may be mixed of.
+    pub(super) mix: usize,
+    /// The slots that each round of stage 2 draws.
+    pub(super) rounds: Vec<Range<usize>>,
+    picture: Option<Picture>,
+}
+
+/// The inputs of a picture that the plan encodes.
+#[derive(Debug, Clone, Copy)]
+struct Picture {
+    /// `[1, P, 3]`, in [-1, 1]
+    pixels: View,
+    codes: Option<PictureCodes>,
+}
+
+/// Where the codes of a picture become draws of stage 1.
+#[derive(Debug, Clone, Copy)]
+struct PictureCodes {
+    /// `[1, P, 3]`, in [0, 1]
+    pixels: View,
+    /// `[B, 2 L, 1]`: the draws of the seeds, and what gives the picture's codes.
+    choices: View,
+    /// `[B, L, 1]` of i32: which of the choices the draw of each place is.
+    picks: View,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Continuous {
     /// `[B, 1, 1]`
     classes: View,
+    mix: Option<Mix>,
     /// `[halves B, L, 1]`
     order: View,
     /// `[B, L, 1]`: the slot of each place
@@ -171,14 +217,28 @@ impl Program {
         let places = nets.places()?;
         let train_steps = nets.masked.as_ref().map_or(usize::MAX, |m| m.config.head.train_steps);
         settings.check(places, train_steps)?;
+        if !(1..=Outputs::MOST_MIXED).contains(&outputs.mix) {
+            return Err(Error::setting("mix", format!("1 to {}", Outputs::MOST_MIXED), outputs.mix));
+        }
+        if outputs.known_places >= places || (outputs.known_places > 0 && !outputs.image) {
+            let expected = format!("fewer than {places}, and 0 without an image");
+            return Err(Error::setting("known_places", expected, outputs.known_places));
+        }
+        if outputs.encodes && outputs.known_places == 0 {
+            return Err(Error::setting("encodes", "false where no places are known", true));
+        }
+        if outputs.partial_previews && !outputs.image {
+            return Err(Error::setting("partial_previews", "false without an image", true));
+        }
         let mut b = Builder::new();
-        let wants_codes = outputs.preview || nets.masked.as_ref().is_some_and(|m| m.config.discrete);
+        let prefixed = nets.masked.as_ref().is_some_and(|m| m.config.discrete);
+        let wants_codes = outputs.preview || prefixed;
         let made = outputs.discrete_tokens.unwrap_or(places);
         if !(1..=places).contains(&made) {
             return Err(Error::setting("tokens", format!("1 to {places}"), made));
         }
         let discrete = match (wants_codes, outputs.given_codes) {
-            (true, false) => Some(Self::discrete(&mut b, nets, batch, settings, made)?),
+            (true, false) => Some(Self::discrete(&mut b, nets, batch, settings, outputs.mix)?),
             (true, true) => Some(Discrete::Given(b.kept(batch * places, 1)?.grouped(batch))),
             (false, false) => None,
             (false, true) => {
@@ -186,51 +246,119 @@ impl Program {
                 return Err(Error::setting("given_codes", expected, true));
             }
         };
-        let preview = match (outputs.preview, &discrete) {
-            (true, Some(discrete)) => {
-                let vq = needed(&nets.vq, VQ_FILE, "the coarse picture")?;
-                let image = b.kept(batch * vq.image_size(places).pow(2), 3)?.grouped(batch);
-                vq.plan_decode(&mut b, discrete.codes(), image)?;
-                Some(image)
-            }
-            _ => None,
-        };
         let mut program = Self {
             plan: Builder::new().finish(),
             batch,
             places,
             discrete,
             continuous: None,
-            preview,
+            preview: None,
             image: None,
             given: None,
+            mix: outputs.mix,
+            rounds: sampling::rounds(places - outputs.known_places, settings.rounds).into_iter().map(|r| r.1).collect(),
+            picture: None,
         };
-        if outputs.known_places >= places || (outputs.known_places > 0 && !outputs.image) {
-            let expected = format!("fewer than {places}, and 0 without an image");
-            return Err(Error::setting("known_places", expected, outputs.known_places));
-        }
         if outputs.image {
-            program.continuous(&mut b, nets, settings, outputs.known_places, given)?;
+            program.continuous = Some(Self::inputs(&mut b, nets, batch, settings, outputs)?);
+        }
+        if outputs.encodes {
+            program.encode(&mut b, nets, prefixed)?;
+        }
+        if let (Some(Discrete::Drawn(sequences, uniforms)), Some(rar)) = (&program.discrete, &nets.rar) {
+            let tail = Tail::Draw {
+                uniforms: *uniforms,
+                guidance: settings.discrete_guidance,
+                guidance_pow: settings.discrete_guidance_pow,
+                temperature: settings.discrete_temperature,
+            };
+            rar.plan(&mut b, sequences, made, tail)?;
+        }
+        if let (true, Some(discrete)) = (outputs.preview, &program.discrete) {
+            let vq = needed(&nets.vq, VQ_FILE, "the coarse picture")?;
+            let image = b.kept(batch * vq.image_size(places).pow(2), 3)?.grouped(batch);
+            vq.plan_decode(&mut b, discrete.codes(), image)?;
+            program.preview = Some(image);
+        }
+        if let Some(inputs) = program.continuous {
+            program.continuous(&mut b, nets, settings, inputs, given)?;
         }
         program.plan = b.finish();
         Ok(program)
     }
 
-    /// The first `made` places of stage 1.
-    fn discrete(b: &mut Builder, nets: &Networks, batch: usize, settings: &Settings, made: usize) -> Result<Discrete> {
+    /// The buffers of stage 1.
+    fn discrete(b: &mut Builder, nets: &Networks, batch: usize, settings: &Settings, mix: usize) -> Result<Discrete> {
         let rar = needed(&nets.rar, RAR_FILE, "stage 1, the discrete tokens,")?;
         let places = rar.config.seq_len;
         let halves = if settings.discrete_guidance == 1.0 || settings.discrete_guidance == 0.0 { 1 } else { 2 };
-        let sequences = Sequences::new(b, batch, halves, places)?;
-        let uniforms = b.kept(batch, places)?;
-        let tail = Tail::Draw {
-            uniforms,
-            guidance: settings.discrete_guidance,
-            guidance_pow: settings.discrete_guidance_pow,
-            temperature: settings.discrete_temperature,
+        let sequences = Sequences::new(b, batch, halves, places)?.mixing(b, mix)?;
+        Ok(Discrete::Drawn(sequences, b.kept(batch, places)?))
+    }
+
+    /// The buffers of stage 2.
+    fn inputs(
+        b: &mut Builder,
+        nets: &Networks,
+        batch: usize,
+        settings: &Settings,
+        outputs: Outputs,
+    ) -> Result<Continuous> {
+        let masked = needed(&nets.masked, DISCON_FILE, "stage 2, the continuous tokens,")?;
+        let (places, c) = (masked.config.seq_len, masked.config.token_dim);
+        let halves = if settings.guidance == 1.0 { 1 } else { 2 };
+        Ok(Continuous {
+            classes: b.kept(batch, 1)?.grouped(batch),
+            mix: if outputs.mix > 1 { Some(Mix::new(b, batch, outputs.mix)?) } else { None },
+            order: b.kept(halves * batch * places, 1)?.grouped(halves * batch),
+            slots: b.kept(batch * places, 1)?.grouped(batch),
+            seeds: b.kept(batch, 2)?.grouped(batch),
+            tokens: b.kept(batch * places, c)?.grouped(batch),
+            known: outputs.known_places,
+        })
+    }
+
+    /// Encodes one picture for all images: its tokens go into the slots of the known places, its codes among the draws of
+    /// stage 1, if `prefixed` says that stage 2 reads them.
+    fn encode(&mut self, b: &mut Builder, nets: &Networks, prefixed: bool) -> Result<()> {
+        let Some(inputs) = self.continuous else { return Ok(()) };
+        let (batch, places) = (self.batch, self.places);
+        let vae = needed(&nets.vae, VAE_FILE, "the continuous tokens of a picture")?;
+        let pixels = b.kept(vae.image_size(places).pow(2), 3)?;
+        b.scope(|b| {
+            let mut latents = || b.scratch(places, vae.config.z_channels);
+            let [mean, log_variance, tokens] = [latents()?, latents()?, latents()?];
+            vae.plan_encode(b, pixels, mean, log_variance)?;
+            vae.plan_tokens(b, mean, tokens);
+            let known = places - inputs.known..places;
+            let ids = inputs.order.groups(0..batch).rows(known.clone());
+            let rows = tokens.repeated(batch);
+            b.push(SumRows::new([Source::Gather { rows, ids }], inputs.tokens.rows(known)));
+            Ok(())
+        })?;
+        let codes = match self.discrete {
+            Some(Discrete::Drawn(_, uniforms)) if prefixed => {
+                let vq = needed(&nets.vq, VQ_FILE, "the discrete tokens of a picture")?;
+                let pixels = b.kept(vq.image_size(places).pow(2), 3)?;
+                let choices = b.kept(batch * 2 * places, 1)?.grouped(batch);
+                let picks = b.kept(batch * places, 1)?.grouped(batch);
+                let given: Vec<f32> = (0..vq.config.codebook_size as u32).map(TokenDraw::given).collect();
+                let given = b.constant(&given, 1)?.repeated(batch);
+                b.scope(|b| {
+                    let codes = b.scratch(places, 1)?;
+                    vq.plan_encode(b, pixels, codes)?;
+                    let of_picture = Source::Gather { rows: given, ids: codes.repeated(batch) };
+                    b.push(SumRows::new([of_picture], choices.rows(places..2 * places)));
+                    let each = Layout { groups: batch, rows: places, cols: 1, group_stride: places, row_stride: 1 };
+                    b.push(SumRows::new([Source::Gather { rows: choices, ids: picks }], uniforms.relaid(each)));
+                    Ok(())
+                })?;
+                Some(PictureCodes { pixels, choices, picks })
+            }
+            _ => None,
         };
-        rar.plan(b, &sequences, made, tail)?;
-        Ok(Discrete::Drawn(sequences, uniforms))
+        self.picture = Some(Picture { pixels, codes });
+        Ok(())
     }
 
     fn continuous(
@@ -238,21 +366,12 @@ impl Program {
         b: &mut Builder,
         nets: &Networks,
         settings: &Settings,
-        known: usize,
+        inputs: Continuous,
         given: bool,
     ) -> Result<()> {
         let masked = needed(&nets.masked, DISCON_FILE, "stage 2, the continuous tokens,")?;
         let vae = needed(&nets.vae, VAE_FILE, "pixels")?;
         let (batch, places, c) = (self.batch, self.places, masked.config.token_dim);
-        let halves = if settings.guidance == 1.0 { 1 } else { 2 };
-        let inputs = Continuous {
-            classes: b.kept(batch, 1)?.grouped(batch),
-            order: b.kept(halves * batch * places, 1)?.grouped(halves * batch),
-            slots: b.kept(batch * places, 1)?.grouped(batch),
-            seeds: b.kept(batch, 2)?.grouped(batch),
-            tokens: b.kept(batch * places, c)?.grouped(batch),
-            known,
-        };
         let draws = if given {
             let start = b.kept(batch * places, c)?.grouped(batch);
             let noise = b.kept(settings.steps * batch * places, c)?;
@@ -264,7 +383,7 @@ impl Program {
         };
         let rounds = RoundSettings {
             rounds: settings.rounds,
-            known,
+            known: inputs.known,
             guidance: settings.guidance,
             schedule: settings.guidance_schedule,
             head: HeadSettings {
@@ -275,7 +394,8 @@ impl Program {
         };
         // Where stage 2 has no discrete prefix its plan never reads the codes: any view of that shape will do.
         let codes = self.discrete.as_ref().map_or(inputs.slots, Discrete::codes);
-        let read = MaskedInputs { batch, halves, classes: inputs.classes, codes, order: inputs.order };
+        let Continuous { classes, mix, order, .. } = inputs;
+        let read = MaskedInputs { batch, halves: order.layout.groups / batch, classes, mix, codes, order };
         let tokens = inputs.tokens;
         masked.plan(b, &read, &draws, &rounds, tokens)?;
 
@@ -288,7 +408,6 @@ impl Program {
             vae.plan_latents(b, raster, latents);
             vae.plan_decode(b, latents, image)
         })?;
-        self.continuous = Some(inputs);
         self.image = Some(image);
         Ok(())
     }
@@ -319,6 +438,64 @@ impl Program {
         }
         let classes: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
         self.continuous.as_ref().map_or(Ok(()), |inputs| to.write(inputs.classes, &classes))
+    }
+
+    /// Puts the classes of the images and their weights, which add up to 1, in the place of one class each.
+    pub(super) fn fill_mixes(&self, to: &mut Executor, nets: &Networks, mixes: &[Vec<(usize, f32)>]) -> Result<()> {
+        // Filled up with what does not count.
+        let filled = |(class, weight): (i32, f32), row: &mut (Vec<i32>, Vec<f32>)| {
+            row.0.push(class);
+            row.1.push(weight);
+        };
+        let rows = |of: &dyn Fn(usize) -> i32| {
+            let mut all = (Vec::new(), Vec::new());
+            for mix in mixes {
+                mix.iter().for_each(|&(class, weight)| filled((of(class), weight), &mut all));
+                (mix.len()..self.mix).for_each(|_| filled((of(0), 0.0), &mut all));
+            }
+            all
+        };
+        if let (Some(Discrete::Drawn(Sequences { mix: Some(mix), halves, .. }, _)), Some(rar)) =
+            (&self.discrete, &nets.rar)
+        {
+            let mut all = rows(&|class| rar.class_id(class));
+            let none = rar.class_id(rar.config.num_classes);
+            for _ in mixes.len()..mixes.len() * halves {
+                (0..self.mix).for_each(|j| filled((none, if j == 0 { 1.0 } else { 0.0 }), &mut all));
+            }
+            to.write(mix.ids, &all.0)?;
+            to.write(mix.weights, &all.1)?;
+        }
+        if let Some(Continuous { mix: Some(mix), .. }) = &self.continuous {
+            let (ids, weights) = rows(&|class| class as i32);
+            to.write(mix.ids, &ids)?;
+            to.write(mix.weights, &weights)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a picture is encoded.
+    pub(super) fn encodes(&self) -> bool {
+        self.picture.is_some()
+    }
+
+    /// Puts the picture that is encoded in place, and by image and place whether it is known.
+    pub(super) fn fill_picture(
+        &self,
+        to: &mut Executor,
+        picture: &Image,
+        known: &[Vec<bool>],
+        seeds: &[u64],
+    ) -> Result<()> {
+        let Some(Picture { pixels, codes }) = self.picture else { return Ok(()) };
+        to.write(pixels, &picture.to_pixels((-1.0, 1.0)).collect::<Vec<_>>())?;
+        let Some(PictureCodes { pixels, choices, picks }) = codes else { return Ok(()) };
+        to.write(pixels, &picture.to_pixels((0.0, 1.0)).collect::<Vec<_>>())?;
+        let places = self.places;
+        let draws = |&seed: &u64| sampling::uniforms(seed, places).into_iter().chain(vec![0.0; places]);
+        to.write(choices, &seeds.iter().flat_map(draws).collect::<Vec<f32>>())?;
+        let pick = |(place, &known): (usize, &bool)| (place + if known { places } else { 0 }) as i32;
+        to.write(picks, &known.iter().flat_map(|known| known.iter().enumerate().map(pick)).collect::<Vec<_>>())
     }
 
     /// Puts stage 1's draws in place, `[B, L]`.

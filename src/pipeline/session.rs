@@ -1,12 +1,16 @@
 //! A session: a compiled plan, its memory, and the place in it.
 
+use super::edit::Given;
+use super::memory::SessionOptions;
 use super::model::Model;
+use super::preview::Previewer;
 use super::program::Program;
-use super::{Device, Executor, Image, Outputs, Settings};
+use super::{Device, Edit, Executor, Image, Outputs, Settings};
 use crate::error::{Error, Result};
 use crate::plan::{Cursor, Plan, Profile, Stage};
 use crate::sampling::Order;
 use crate::tensor::Mat;
+use log::{debug, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +18,7 @@ use std::time::{Duration, Instant};
 
 /// Where a session is.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Progress {
     /// The stage at work.
     pub stage: Stage,
@@ -23,6 +28,11 @@ pub struct Progress {
     pub fraction: f64,
     /// Whether all is done.
     pub finished: bool,
+    /// About how much longer the session has to work, by the work done and the time it took since it began; only time
+    /// inside [`Session::step`] and [`Session::run`] counts. None until a thousandth of the work is done. It falls as
+    /// the work goes on at the same speed, and may rise where the machine, or what comes next, is slower for its cost than
+    /// what came before. Zero once all is done.
+    pub left: Option<Duration>,
 }
 
 /// Cancels a session's run from any thread.
@@ -34,6 +44,10 @@ impl Canceller {
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A compiled plan with its memory. Made once, it generates any number of batches without allocating again. What no
@@ -41,16 +55,20 @@ impl Canceller {
 /// the first steps of its runs; sessions never wait for each other.
 #[derive(Debug)]
 pub struct Session {
-    model: Model,
-    program: Program,
-    executor: Executor,
-    cursor: Cursor,
-    begun: bool,
-    canceller: Canceller,
+    pub(super) model: Model,
+    pub(super) program: Program,
+    pub(super) executor: Executor,
+    pub(super) cursor: Cursor,
+    pace: Pace,
+    pub(super) begun: bool,
+    pub(super) canceller: Canceller,
     times: BTreeMap<Stage, Duration>,
     profile: Option<Profile>,
     /// The place of each slot, by image.
-    orders: Vec<Vec<i32>>,
+    pub(super) orders: Vec<Vec<i32>>,
+    /// The picture whose pixels stay where the mask is false.
+    kept: Option<(Image, Vec<bool>)>,
+    pub(super) previewer: Option<Previewer>,
 }
 
 /// What is given of a batch beside classes and seeds.
@@ -62,6 +80,20 @@ pub struct Start {
     pub codes: Vec<Vec<Option<u32>>>,
     /// Of each image, what is known of its continuous tokens; in a session without [`Outputs::known_places`] empty.
     pub known: Vec<Known>,
+    /// Of each image, the classes that it is mixed of and their weights: finite numbers from 0 on whose sum is more than 0,
+    /// and is made 1. It is then of the weighted sum of their embeddings, and its class is not looked at; where there are
+    /// none, its class it is. At most as many as [`Outputs::mix`]. Empty: each image is of its class.
+    pub mixes: Vec<Vec<(usize, f64)>>,
+    /// A picture to make these of; `codes` and `known` are then empty. In a session of other outputs than
+    /// [`Model::outputs_for`] says, none.
+    pub edit: Option<Edit>,
+}
+
+impl Start {
+    /// An edit, in the order that suits it.
+    pub fn of(edit: Edit) -> Self {
+        Self { order: edit.order(), edit: Some(edit), ..Self::default() }
+    }
 }
 
 /// What is known of an image's continuous tokens.
@@ -80,19 +112,34 @@ impl Session {
         batch: usize,
         settings: &Settings,
         outputs: Outputs,
+        options: &SessionOptions,
     ) -> Result<Self> {
         let program = Program::new(model.networks(), batch, settings, outputs, false)?;
-        let times = program.plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
+        let plan = &program.plan;
+        let preview = outputs.partial_previews.then(|| Previewer::compile(model.networks(), batch)).transpose()?;
+        options.check(device, model.networks(), plan, preview.as_ref().map(|preview| &preview.plan))?;
+        let times = plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
+        let executor = Executor::new(device, model.networks(), plan)?;
+        debug!(
+            "session of `{}` made: batch {batch}, {} ops, {} bytes and {} that the model's sessions share, on {device}",
+            model.config().name,
+            plan.segments.iter().map(|s| s.steps.len() * s.repeat).sum::<usize>(),
+            executor.own_bytes(),
+            plan.shared_bytes(),
+        );
         Ok(Self {
-            executor: Executor::new(device, model.networks(), &program.plan)?,
+            executor,
+            previewer: preview.map(|preview| Previewer::new(device, model.networks(), preview)).transpose()?,
             model: model.clone(),
             program,
             cursor: Cursor::default(),
+            pace: Pace::default(),
             begun: false,
             canceller: Canceller::default(),
             times,
             profile: None,
             orders: Vec::new(),
+            kept: None,
         })
     }
 
@@ -105,7 +152,7 @@ impl Session {
     /// until it is made and the model's ([`Model::shared_bytes`]). Where two sessions make the same, the later one frees
     /// its own when it next begins.
     pub fn own_bytes(&self) -> u64 {
-        self.executor.own_bytes()
+        self.executor.own_bytes() + self.previewer.as_ref().map_or(0, Previewer::own_bytes)
     }
 
     /// Starts a batch: one class and one seed an image. What ran before is given up, unless this fails.
@@ -115,19 +162,36 @@ impl Session {
 
     /// Starts a batch of which something is given beside classes and seeds.
     pub fn begin_with(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
-        if self.program.takes_codes() {
+        self.try_begin_with(classes, seeds, start).inspect_err(refused)
+    }
+
+    fn try_begin_with(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
+        if self.program.takes_codes() && start.codes.is_empty() {
             return Err(Error::input("request", "codes too, as `given_codes` says", "classes and seeds only"));
         }
         self.check(classes, seeds)?;
-        self.check_codes(&start.codes)?;
-        self.check_known(&start.known)?;
-        self.start(classes, seeds, start)
+        self.check_mixes(&start.mixes)?;
+        let given = match &start.edit {
+            None => Given { codes: start.codes.clone(), ..Given::default() },
+            Some(_) if !start.codes.is_empty() || !start.known.is_empty() => {
+                return Err(Error::input("request", "an edit, or codes and known places", "both"));
+            }
+            Some(edit) => edit.given(&self.model, seeds)?,
+        };
+        self.check_codes(&given.codes)?;
+        self.check_encoded(&given)?;
+        self.check_known(start, &given.known)?;
+        self.start(classes, seeds, start, given)
     }
 
     /// Starts a batch from given discrete tokens, in a session with [`Outputs::given_codes`]: a class, a seed and the
     /// codes of all places an image, as of [`Session::codes`]. With the codes that a session drew it makes the same
     /// images as that session.
     pub fn begin_with_codes(&mut self, classes: &[usize], seeds: &[u64], codes: &[impl AsRef<[u32]>]) -> Result<()> {
+        self.try_begin_with_codes(classes, seeds, codes).inspect_err(refused)
+    }
+
+    fn try_begin_with_codes(&mut self, classes: &[usize], seeds: &[u64], codes: &[impl AsRef<[u32]>]) -> Result<()> {
         let Program { batch, places, .. } = self.program;
         if !self.program.takes_codes() {
             let found = format!("those of {} images", codes.len());
@@ -140,9 +204,8 @@ impl Session {
         for (image, codes) in codes.iter().map(AsRef::as_ref).enumerate() {
             self.check_codes_of(image, places, codes.len(), codes.iter().copied())?;
         }
-        self.check_known(&[])?;
-        self.program.fill_codes(&mut self.executor, codes.iter().flat_map(AsRef::as_ref))?;
-        self.start(classes, seeds, &Start::default())
+        let codes = codes.iter().map(|codes| codes.as_ref().iter().map(|&code| Some(code)).collect()).collect();
+        self.begin_with(classes, seeds, &Start { codes, ..Start::default() })
     }
 
     /// Refuses a request that does not fit the session.
@@ -178,26 +241,71 @@ impl Session {
         }
         for (image, codes) in codes.iter().enumerate() {
             self.check_codes_of(image, places, codes.len(), codes.iter().flatten().copied())?;
+            if self.program.takes_codes() && codes.contains(&None) {
+                let expected = "those of all places, as `given_codes` says";
+                return Err(Error::input(format!("codes of image {image}"), expected, "some to draw"));
+            }
         }
         Ok(())
     }
 
-    /// Refuses known places that are not as many as the session was made for.
-    fn check_known(&self, known: &[Known]) -> Result<()> {
+    /// Refuses classes and weights that do not fit the session.
+    fn check_mixes(&self, mixes: &[Vec<(usize, f64)>]) -> Result<()> {
+        let (Program { batch, mix: most, .. }, known) = (&self.program, self.model.config().classes.len());
+        if !mixes.is_empty() && mixes.len() != *batch {
+            return Err(Error::input("mixes", format!("those of {batch} images, or none"), mixes.len()));
+        }
+        for (image, mix) in mixes.iter().enumerate() {
+            let what = format!("classes of image {image}");
+            if mix.len() > *most {
+                return Err(Error::input(what, format!("{most} at most, as `mix` says"), mix.len()));
+            }
+            if let Some((class, _)) = mix.iter().find(|(class, _)| *class > known) {
+                return Err(Error::input(what, format!("numbers below {known}, or {known} for no class"), class));
+            }
+            let sum: f64 = mix.iter().map(|(_, weight)| weight).sum();
+            if let Some((_, weight)) = mix.iter().find(|(_, weight)| !(*weight >= 0.0 && weight.is_finite())) {
+                let what = format!("weights of image {image}");
+                return Err(Error::input(what, "finite numbers, none below 0", weight));
+            }
+            if !mix.is_empty() && !(sum > 0.0 && sum.is_finite()) {
+                let what = format!("weights of image {image}");
+                return Err(Error::input(what, "a finite sum above 0", sum));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an edit in a session that was not made for it, and the other way round.
+    fn check_encoded(&self, given: &Given) -> Result<()> {
+        let says = |encodes| if encodes { "an edit with known places of a picture" } else { "no picture to encode" };
+        let (expected, found) = (self.program.encodes(), given.picture.is_some());
+        if expected != found {
+            return Err(Error::input("request", format!("{}, as `encodes` says", says(expected)), says(found)));
+        }
+        Ok(())
+    }
+
+    /// Refuses known places that are not as many as the session was made for; those of a picture are `of_picture`.
+    fn check_known(&self, Start { known, .. }: &Start, of_picture: &[Vec<bool>]) -> Result<()> {
         let Program { batch, places, .. } = self.program;
         let (count, width) = self.program.known().unwrap_or_default();
         let images = if count == 0 { 0 } else { batch };
-        if known.len() != images {
+        let found = if of_picture.is_empty() { known.len() } else { of_picture.len() };
+        if found != images {
             let expected = format!("those of {images} images, as `known_places` is {count}");
-            return Err(Error::input("known places", expected, known.len()));
+            return Err(Error::input("known places", expected, found));
+        }
+        let each = known.iter().map(|known| &known.places).chain(of_picture);
+        for (image, each) in each.enumerate() {
+            let found = each.iter().filter(|known| **known).count();
+            if (each.len(), found) != (places, count) {
+                let (what, found) = (format!("known places of image {image}"), format!("{found} of {}", each.len()));
+                return Err(Error::input(what, format!("{count} of {places}"), found));
+            }
         }
         for (image, known) in known.iter().enumerate() {
             let what = |what: &str| format!("{what} of image {image}");
-            let found = known.places.iter().filter(|known| **known).count();
-            if (known.places.len(), found) != (places, count) {
-                let found = format!("{found} of {}", known.places.len());
-                return Err(Error::input(what("known places"), format!("{count} of {places}"), found));
-            }
             if known.tokens.len() != places * width {
                 let expected = format!("{places} tokens of {width} numbers");
                 return Err(Error::input(what("tokens"), expected, format!("{} numbers", known.tokens.len())));
@@ -209,15 +317,22 @@ impl Session {
         Ok(())
     }
 
-    fn start(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
+    fn start(&mut self, classes: &[usize], seeds: &[u64], start: &Start, given: Given) -> Result<()> {
         self.begun = false;
         let Self { program, executor, model, .. } = self;
         let (places, width) = (program.places, program.known().map_or(0, |(_, width)| width));
+        let mixed = |image: usize| start.mixes.get(image).filter(|mix| !mix.is_empty());
+        // Of a mix of one class nothing is left but the class.
+        let class = |(image, &class): (usize, &usize)| mixed(image).map_or(class, |mix| mix[0].0);
+        let classes: Vec<usize> = classes.iter().enumerate().map(class).collect();
         let none = vec![false; places];
-        let known = |image: usize| start.known.get(image).map_or(&none[..], |known| &known.places);
+        let known = |image: usize| {
+            let of_picture = given.known.get(image);
+            of_picture.or(start.known.get(image).map(|known| &known.places)).unwrap_or(&none).as_slice()
+        };
         let orders = seeds.iter().enumerate().map(|(i, &seed)| start.order.slots(seed, places.isqrt(), known(i)));
         self.orders = orders.collect();
-        program.fill(executor, model.networks(), classes, seeds, &self.orders.concat())?;
+        program.fill(executor, model.networks(), &classes, seeds, &self.orders.concat())?;
         if !start.known.is_empty() {
             let token = |(known, place): (&Known, &i32)| {
                 let (place, zeros) = (*place as usize, vec![0.0; width]);
@@ -227,13 +342,31 @@ impl Session {
                 start.known.iter().zip(&self.orders).flat_map(|(known, order)| order.iter().map(move |p| (known, p)));
             program.fill_tokens(executor, &slots.flat_map(token).collect::<Vec<f32>>())?;
         }
-        if !start.codes.is_empty() {
-            program.fill_given(executor, seeds, &start.codes)?;
+        if program.takes_codes() {
+            program.fill_codes(executor, given.codes.iter().flatten().flatten())?;
+        } else if !given.codes.is_empty() {
+            program.fill_given(executor, seeds, &given.codes)?;
         }
+        if program.mix > 1 {
+            let mix = |(image, &class): (usize, &usize)| {
+                let Some(mix) = mixed(image) else { return vec![(class, 1.0)] };
+                let sum: f64 = mix.iter().map(|(_, weight)| weight).sum();
+                mix.iter().map(|&(class, weight)| (class, (weight / sum) as f32)).collect()
+            };
+            let mixes: Vec<_> = classes.iter().enumerate().map(mix).collect();
+            program.fill_mixes(executor, model.networks(), &mixes)?;
+        }
+        if let Some(picture) = &given.picture {
+            program.fill_picture(executor, picture, &given.known, seeds)?;
+        }
+        self.kept = given.kept;
+        self.previewer.iter_mut().for_each(Previewer::forget);
         self.cursor = self.executor.start(&self.program.plan)?;
+        self.pace = Pace::from(self.cursor.done);
         self.canceller.0.store(false, Ordering::Relaxed);
         self.times.values_mut().for_each(|time| *time = Duration::ZERO);
         self.begun = true;
+        debug!("request begun: classes {classes:?}, seeds {seeds:?}");
         Ok(())
     }
 
@@ -259,7 +392,7 @@ impl Session {
 
     /// Where the session is.
     pub fn progress(&self) -> Progress {
-        progress(&self.program.plan, &self.cursor)
+        progress(&self.program.plan, &self.cursor, &self.pace)
     }
 
     /// Works for about `budget` and says where it is. Some work is done whatever the budget.
@@ -281,15 +414,22 @@ impl Session {
         if !self.begun {
             return Err(Error::input("session", "begin before step or run", "a session without a request"));
         }
-        let Self { program, executor, cursor, canceller, times, profile, .. } = self;
+        let was_finished = self.cursor.is_finished(&self.program.plan);
+        let Self { program, executor, cursor, pace, canceller, times, profile, .. } = self;
         let plan = &program.plan;
-        let mut mark = Instant::now();
-        let mut stage = progress(plan, cursor).stage;
+        let start = Instant::now();
+        let (spent, mut looked) = (pace.spent, pace.done);
+        let mut mark = start;
+        let mut stage = progress(plan, cursor, pace).stage;
         let mut cancelled = canceller.0.load(Ordering::Relaxed);
         let mut done = Ok(());
         if !cancelled {
             done = executor.run(plan, cursor, profile.as_mut(), |cursor| {
-                let p = progress(plan, cursor);
+                if cursor.done.saturating_sub(looked) >= Pace::least(plan) {
+                    looked = cursor.done;
+                    pace.reached(cursor.done, spent + start.elapsed());
+                }
+                let p = progress(plan, cursor, pace);
                 if p.stage != stage || p.finished {
                     let now = Instant::now();
                     *times.entry(stage).or_default() += now - mark;
@@ -300,11 +440,28 @@ impl Session {
             });
         }
         *times.entry(stage).or_default() += mark.elapsed();
+        pace.reached(cursor.done, spent + start.elapsed());
         if cancelled || done.is_err() {
             self.begun = false;
-            return Err(done.err().unwrap_or(Error::Cancelled));
+            let why = done.err().unwrap_or(Error::Cancelled);
+            match &why {
+                Error::Cancelled => debug!("request cancelled: {}", self.told_times()),
+                why => warn!("request failed: {why}; {}", self.told_times()),
+            }
+            return Err(why);
         }
-        Ok(self.progress())
+        let progress = self.progress();
+        if progress.finished && !was_finished {
+            debug!("request finished: {}", self.told_times());
+        }
+        Ok(progress)
+    }
+
+    /// The working times for the log.
+    fn told_times(&self) -> String {
+        let stages = self.times.iter().filter(|(_, time)| !time.is_zero());
+        let stages: Vec<String> = stages.map(|(stage, time)| format!("{stage} {time:.1?}")).collect();
+        format!("worked {:.1?} ({})", self.pace.spent, stages.join(", "))
     }
 
     /// The images, after the last op.
@@ -312,17 +469,40 @@ impl Session {
         let finished = self.begun && self.cursor.is_finished(&self.program.plan);
         let view = self.program.image.filter(|_| finished);
         let view = view.ok_or_else(|| Error::input("images", "a finished session that makes images", "none yet"))?;
-        self.executor.pictures(view, (-1.0, 1.0))
+        Ok(self.composed(self.executor.pictures(view, (-1.0, 1.0))?))
+    }
+
+    /// Pictures with the pixels that an edit keeps.
+    pub(super) fn composed(&self, images: Vec<Image>) -> Vec<Image> {
+        match &self.kept {
+            None => images,
+            Some((kept, mask)) => images.into_iter().map(|new| new.where_masked(mask, kept)).collect(),
+        }
     }
 
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
     pub fn previews(&self) -> Result<Vec<Image>> {
-        let p = self.progress();
-        let done = self.begun && (p.finished || !matches!(p.stage, Stage::Prepare | Stage::Discrete | Stage::Preview));
-        let view = self.program.preview.filter(|_| done);
+        let view = self.program.preview.filter(|_| self.has_previews());
         let view =
             view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
         self.executor.pictures(view, (0.0, 1.0))
+    }
+
+    /// Whether the coarse pictures are there.
+    pub(super) fn has_previews(&self) -> bool {
+        let p = self.progress();
+        let done = p.finished || !matches!(p.stage, Stage::Prepare | Stage::Encode | Stage::Discrete | Stage::Preview);
+        self.begun && done && self.program.preview.is_some()
+    }
+
+    /// Whether this session makes coarse pictures, and whether it makes images.
+    pub(super) fn makes(&self) -> (bool, bool) {
+        (self.program.preview.is_some(), self.program.image.is_some())
+    }
+
+    /// Drops the request.
+    pub(super) fn give_up(&mut self) {
+        self.begun = false;
     }
 
     /// The continuous tokens of every image by place, after stage 2: `[L, C]` each.
@@ -352,13 +532,54 @@ impl Session {
     }
 }
 
+fn refused(why: &Error) {
+    warn!("request refused: {why}");
+}
+
 /// One picture a group.
 pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
     let l = pixels.layout();
     (0..l.groups).map(|g| Image::from_pixels(pixels, g * l.rows..(g + 1) * l.rows, range)).collect()
 }
 
-fn progress(plan: &Plan, cursor: &Cursor) -> Progress {
+/// How fast a session works.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace {
+    /// Cost that was done when the request began.
+    first: u64,
+    /// Cost done.
+    done: u64,
+    /// Working time until then.
+    spent: Duration,
+}
+
+impl Pace {
+    fn from(done: u64) -> Self {
+        Self { first: done, done, spent: Duration::ZERO }
+    }
+
+    /// The least work to tell anything from.
+    fn least(plan: &Plan) -> u64 {
+        plan.weight / 1000
+    }
+
+    fn reached(&mut self, done: u64, spent: Duration) {
+        (self.done, self.spent) = (done, spent);
+    }
+
+    /// About how long the rest of `plan` takes.
+    fn left(&self, plan: &Plan, cursor: &Cursor) -> Option<Duration> {
+        if cursor.is_finished(plan) {
+            return Some(Duration::ZERO);
+        }
+        let done = self.done - self.first;
+        let rest = plan.weight.saturating_sub(cursor.done) as f64;
+        let known = done > 0 && done >= Self::least(plan);
+        known.then(|| Duration::try_from_secs_f64(self.spent.as_secs_f64() * rest / done as f64).ok()).flatten()
+    }
+}
+
+pub(super) fn progress(plan: &Plan, cursor: &Cursor, pace: &Pace) -> Progress {
     let segment = plan.segments.get(cursor.segment).or(plan.segments.last());
     Progress {
         stage: segment.map_or(Stage::Decode, |s| s.stage),
@@ -366,5 +587,6 @@ fn progress(plan: &Plan, cursor: &Cursor) -> Progress {
         index: segment.map_or(0, |s| s.index + if s.stage == Stage::Discrete { cursor.turn } else { 0 }),
         fraction: if plan.weight == 0 { 1.0 } else { cursor.done as f64 / plan.weight as f64 },
         finished: cursor.is_finished(plan),
+        left: pace.left(plan, cursor),
     }
 }

@@ -50,6 +50,13 @@ impl Arena {
         Ok(arena)
     }
 
+    /// Bytes that an arena of [`Arena::sharing`] would take now, in this order: for the plan's ops, for its workers, for the
+    /// shared blocks that it would have to make.
+    pub fn needs(plan: &Plan, threads: usize, store: &Store, isa: Isa) -> [u64; 3] {
+        let shared = 4 * store.missing(Maker::Cpu(isa), &plan.shared);
+        [plan.arena_bytes(0), plan.arena_bytes(threads) - plan.arena_bytes(0), shared]
+    }
+
     /// Takes the shared blocks that others have made since, and frees its own of them: what a run does not do, since it
     /// neither allocates nor frees. Not for an arena in the middle of a run.
     pub fn adopt(&mut self) {

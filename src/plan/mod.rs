@@ -137,6 +137,19 @@ impl Plan {
         4 * (self.kept_words as u64 + self.scratch_words as u64 + self.worker_words as u64 * threads as u64)
     }
 
+    /// Bytes of the plan itself, constants among them.
+    pub fn program_bytes(&self) -> u64 {
+        let words = |(_, words): &(usize, Vec<u32>)| 4 * words.capacity();
+        let constants = self.constants.capacity() * size_of::<(usize, Vec<u32>)>();
+        let steps = |s: &Segment| {
+            s.steps.capacity() * size_of::<Step>() + s.steps.iter().map(|step| step.op.heap_bytes()).sum::<usize>()
+        };
+        let segments = self.segments.capacity() * size_of::<Segment>();
+        let shared = self.shared.capacity() * size_of::<SharedBlock>();
+        let each = self.constants.iter().map(words).sum::<usize>() + self.segments.iter().map(steps).sum::<usize>();
+        (each + constants + segments + shared) as u64
+    }
+
     /// Bytes of the shared blocks: once for all arenas over one [`Store`]. Arenas that make the same block at the same
     /// time have it twice for so long.
     pub fn shared_bytes(&self) -> u64 {

@@ -71,6 +71,15 @@ impl<M> Store<M> {
         slots.iter().filter_map(|(_, _, slot)| slot.get()).map(|memory| of(memory)).sum()
     }
 
+    /// Words of those of `blocks` that are not finished yet.
+    pub(super) fn missing(&self, maker: Maker, blocks: &[SharedBlock]) -> u64 {
+        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = |block: &SharedBlock| {
+            slots.iter().any(|(of, key, slot)| (*of, *key) == (maker, block.key) && slot.get().is_some())
+        };
+        blocks.iter().filter(|block| !there(block)).map(|block| block.words as u64).sum()
+    }
+
     fn slot(&self, maker: Maker, key: Key) -> Arc<Slot<M>> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, _, slot)) = slots.iter().find(|(of, is, _)| (*of, *is) == (maker, key)) {

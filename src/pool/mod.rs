@@ -1,39 +1,79 @@
-//! The crate's own worker threads.
+//! Threads that share an op's tiles: the crate's own, or a host's ([`Workers`]).
 //!
 //! A token loop is thousands of ops of a few microseconds, one after the other. So a thread that has nothing to do looks
 //! for work again and again for a while before it sleeps: then an op starts on all threads within a fraction of a
 //! microsecond. It sleeps soon after a run has ended, and at all other times: a host's frame has the cores for itself.
 //!
 //! The caller is one of the workers and does what the others do not get to. It never waits for a thread that has not
-//! begun (`board`), so a machine that has no core to spare loses nothing but the other threads' help.
+//! begun (`board`), so a machine that has no core to spare loses nothing but the other threads' help. That is also what
+//! makes a host's threads safe to rely on (`host`): they may come late, or never.
 
 mod board;
+mod host;
 
-use crate::error::{Error, Result};
+pub use host::{Job, RawJob, Workers};
+
+use crate::error::{Error, Result, panic_text};
 use board::Board;
+use host::Guests;
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A number of threads that share the chunks of an op. Dropping it ends them.
+/// A number of threads that share the chunks of an op. Dropping it ends its own.
 pub struct Pool {
     shared: Arc<Shared>,
-    helpers: Vec<JoinHandle<()>>,
+    threads: usize,
+    crew: Crew,
+}
+
+/// Who helps the caller.
+enum Crew {
+    Own(Vec<JoinHandle<()>>),
+    Host(Guests),
 }
 
 impl Pool {
     /// `threads` threads, the caller's among them; 0 stands for one a core that the process may use.
     pub fn new(threads: usize) -> Result<Self> {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        let threads = if threads == 0 { cores() } else { threads };
-        if threads > MAX_THREADS {
-            return Err(Error::setting("threads", format!("at most {MAX_THREADS}"), threads));
+        Self::start(counted(threads)?, |name, work| std::thread::Builder::new().name(name).spawn(work))
+    }
+
+    /// The same; each thread but the caller's first calls `at_start` with its number, from 1 on, and all of them have when
+    /// this returns. [`Error::Threads`] if it panics.
+    pub fn new_with(threads: usize, at_start: impl Fn(usize) + Send + Sync + 'static) -> Result<Self> {
+        let threads = counted(threads)?;
+        let (at_start, (tell, told), mut started) = (Arc::new(at_start), mpsc::channel(), 0);
+        let pool = Self::start(threads, |name, work| {
+            started += 1;
+            let (worker, at_start, tell) = (started, Arc::clone(&at_start), tell.clone());
+            std::thread::Builder::new().name(name).spawn(move || {
+                let called = catch_unwind(AssertUnwindSafe(|| at_start(worker)));
+                drop(at_start);
+                // Nobody listens any more if a thread before this one failed.
+                let _ = tell.send(called.map_err(panic_text));
+                work();
+            })
+        })?;
+        drop(tell);
+        let failed = told.iter().take(threads - 1).find_map(std::result::Result::err);
+        match failed {
+            Some(reason) => Err(Error::Threads { threads, reason: format!("what they call at their start: {reason}") }),
+            None => Ok(pool),
         }
-        Self::start(threads, |name, work| std::thread::Builder::new().name(name).spawn(work))
+    }
+
+    /// The caller's thread, and up to `threads - 1` of a host's; 0 stands for as many as in [`Pool::new`].
+    pub fn on(workers: impl Workers + 'static, threads: usize) -> Result<Self> {
+        let threads = counted(threads)?;
+        let shared = Arc::new(Shared::new(threads));
+        let crew = Crew::Host(Guests::new(Box::new(workers), &shared, threads));
+        Ok(Self { shared, threads, crew })
     }
 
     /// Threads made by `spawn`; if it fails, those that it made have ended.
@@ -41,18 +81,22 @@ impl Pool {
         threads: usize,
         mut spawn: impl FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
     ) -> Result<Self> {
-        let mut pool = Self { shared: Arc::new(Shared::new(threads)), helpers: Vec::with_capacity(threads - 1) };
+        let shared = Arc::new(Shared::new(threads));
+        let mut pool = Self { shared, threads, crew: Crew::Own(Vec::new()) };
         for worker in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let helper = spawn(format!("discon-{worker}"), Box::new(move || shared.serve(worker)));
-            pool.helpers.push(helper.map_err(|e| Error::Threads { threads, reason: e.to_string() })?);
+            let helper = helper.map_err(|e| Error::Threads { threads, reason: e.to_string() })?;
+            if let Crew::Own(helpers) = &mut pool.crew {
+                helpers.push(helper);
+            }
         }
         Ok(pool)
     }
 
-    /// How many threads work, the caller's among them.
+    /// How many threads work, the caller's among them; at most, where they are a host's.
     pub fn threads(&self) -> usize {
-        self.helpers.len() + 1
+        self.threads
     }
 
     /// Runs `f`, in which calls of [`Pool::for_each`] follow each other closely: threads stay awake between them for
@@ -70,7 +114,7 @@ impl Pool {
     }
 
     /// Calls `f(worker, i)` for each `i`, on several threads if `split` says so. `worker` is below [`Pool::threads`]; no
-    /// two threads have the same in one call of this function, and the thread that calls it has 0. A panic of `f` ends
+    /// two threads have the same at a time, and the thread that calls this function has 0. A panic of `f` ends
     /// the call with that panic, some `i` left out, when all threads have left `f`.
     ///
     /// The threads work for one call at a time. A call while they are at another's work, be it another thread's or the
@@ -88,9 +132,12 @@ impl Pool {
         mut pause: impl FnMut() -> bool,
         f: impl Fn(usize, usize) + Sync,
     ) -> Range<usize> {
-        if split.parallel && !self.helpers.is_empty() && range.len() > 1 {
-            let wake = || self.shared.wake(range.len() - 1, self.helpers.len());
-            if let Some(left) = self.shared.board.run(range.clone(), split.claim, wake, &mut pause, &f) {
+        if split.parallel && self.threads > 1 && range.len() > 1 {
+            let call = || match &self.crew {
+                Crew::Own(helpers) => self.shared.wake(range.len() - 1, helpers.len()),
+                Crew::Host(guests) => guests.call(&self.shared, range.len() - 1),
+            };
+            if let Some(left) = self.shared.board.run(range.clone(), split.claim, call, &mut pause, &f) {
                 return left;
             }
         }
@@ -124,10 +171,12 @@ impl Split {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Relaxed);
+        // A host's threads are not waited for: what they hold of the pool is theirs too.
+        let Crew::Own(helpers) = &mut self.crew else { return };
         // Whoever looked at `closing` before it was set is asleep once the door can be had, and is woken.
         drop(self.shared.door());
         self.shared.bell.notify_all();
-        for helper in self.helpers.drain(..) {
+        for helper in helpers.drain(..) {
             // It does not panic: `Board::help` keeps panics for the caller. Nothing could be done here if it had.
             let _ = helper.join();
         }
@@ -142,6 +191,15 @@ impl fmt::Debug for Pool {
 
 /// More threads than any machine of the day has cores: a guard against a wrong number, not a tuning.
 pub const MAX_THREADS: usize = 1024;
+
+/// The number of threads that is meant by `threads`.
+fn counted(threads: usize) -> Result<usize> {
+    match threads {
+        0 => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)),
+        1..=MAX_THREADS => Ok(threads),
+        _ => Err(Error::setting("threads", format!("at most {MAX_THREADS}"), threads)),
+    }
+}
 
 /// How long a thread looks for work before it sleeps, between jobs of one run: longer than ops that run on one thread
 /// take, and so long that the few microseconds of waking it are a small share of it.
@@ -165,6 +223,8 @@ struct Shared {
     asleep: AtomicUsize,
     door: Mutex<Door>,
     bell: Condvar,
+    /// Jobs that a host holds.
+    offered: AtomicUsize,
 }
 
 /// Where threads sleep.
@@ -183,6 +243,7 @@ impl Shared {
             asleep: AtomicUsize::new(0),
             door: Mutex::default(),
             bell: Condvar::new(),
+            offered: AtomicUsize::new(0),
         }
     }
 
@@ -228,7 +289,15 @@ impl Shared {
 
     /// The life of thread `worker`.
     fn serve(&self, worker: usize) {
-        let (mut epoch, mut since, mut looks) = (self.board.epoch(), Instant::now(), 0);
+        while !self.closing.load(Ordering::Relaxed) {
+            self.attend(worker, AWAKE_OUTSIDE);
+            self.sleep();
+        }
+    }
+
+    /// Helps as worker `worker`, until there was nothing to do for [`AWAKE_INSIDE`] in a run or `outside` of any.
+    fn attend(&self, worker: usize, outside: Duration) {
+        let (mut epoch, mut since, mut looks) = (self.board.epoch(), Instant::now(), 0u32);
         while !self.closing.load(Ordering::Relaxed) {
             for _ in 0..POLLS {
                 if !self.board.help(worker) {
@@ -240,12 +309,12 @@ impl Shared {
             if current != epoch {
                 (epoch, since) = (current, now);
             }
-            let limit = if self.inside.load(Ordering::Relaxed) > 0 { AWAKE_INSIDE } else { AWAKE_OUTSIDE };
-            looks += 1;
+            let limit = if self.inside.load(Ordering::Relaxed) > 0 { AWAKE_INSIDE } else { outside };
+            looks = looks.wrapping_add(1);
             if now - since >= limit {
-                self.sleep();
-                since = Instant::now();
-            } else if looks % LOOKS == 0 {
+                return;
+            }
+            if looks % LOOKS == 0 {
                 std::thread::yield_now();
             }
         }

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread::{self, ThreadId};
 
 /// Miri runs a thousand times slower.
-const fn of(n: usize) -> usize {
+pub(super) const fn of(n: usize) -> usize {
     if cfg!(miri) { n.div_ceil(1000) } else { n }
 }
 
 /// Waits for something that another thread does, with time for a machine that is busy with other things.
-fn wait_until(what: impl Fn() -> bool) {
+pub(super) fn wait_until(what: impl Fn() -> bool) {
     let start = Instant::now();
     while !what() {
         assert!(start.elapsed() < Duration::from_secs(60), "waited in vain");
@@ -296,6 +296,34 @@ fn threads_that_cannot_be_had_are_an_error_and_those_that_could_end() {
     assert!(matches!(&error, Error::Threads { threads: 5, reason } if reason == "no more"), "{error}");
     assert_eq!((made.into_inner(), ended.load(Ordering::Relaxed)), (3, 2));
     Pool::new(MAX_THREADS + 1).unwrap_err();
+}
+
+#[test]
+fn each_thread_calls_what_it_is_told_to_at_its_start() {
+    for threads in [1, 2, 4] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&seen);
+        let pool = Pool::new_with(threads, move |worker| {
+            let name = thread::current().name().unwrap().to_owned();
+            told.lock().unwrap().push((worker, name));
+        });
+        let pool = pool.unwrap();
+        let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+        seen.sort();
+        let expected: Vec<_> = (1..threads).map(|worker| (worker, format!("discon-{worker}"))).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(pool.threads(), threads);
+    }
+}
+
+#[test]
+fn a_thread_that_cannot_start_as_told_is_an_error() {
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    let result = Pool::new_with(4, move |worker| assert!(worker != 2 || Arc::strong_count(&held) == 0, "no such core"));
+    let error = result.unwrap_err();
+    assert!(error.to_string().contains("no such core"), "{error}");
+    assert_eq!(Arc::strong_count(&alive), 1, "no thread is left");
 }
 
 #[test]

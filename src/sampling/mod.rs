@@ -5,5 +5,5 @@ mod order;
 pub mod philox;
 mod schedule;
 
-pub use order::{Order, guidance_at, kept_masked, order, uniforms};
+pub use order::{Order, guidance_at, kept_masked, order, rounds, uniforms};
 pub use schedule::Schedule;

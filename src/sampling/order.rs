@@ -1,6 +1,7 @@
 //! The order in which places are predicted, how many of them each round, and the guidance of a round.
 
 use super::philox::{Stream, uniform, words};
+use std::ops::Range;
 
 /// Word `place mod 4` of the counter `place / 4`.
 fn word(seed: u64, stream: Stream, place: usize) -> u32 {
@@ -70,6 +71,19 @@ pub fn kept_masked(places: usize, left: usize, round: usize, rounds: usize) -> u
     keep.min(left.saturating_sub(1)).max(1)
 }
 
+/// What each of at most `most` rounds draws of `places` places: how many are masked afterwards, as [`kept_masked`] has
+/// it, and the slots, from the last ones to the first.
+pub fn rounds(places: usize, most: usize) -> Vec<(usize, Range<usize>)> {
+    let (mut left, count) = (places, most.min(places));
+    let round = |round| {
+        let keep = kept_masked(places, left, round, count);
+        let slots = if round + 1 == count { 0..left } else { keep..left };
+        left = slots.start;
+        (keep, slots)
+    };
+    (0..count).map(round).take_while(|(_, slots)| !slots.is_empty()).collect()
+}
+
 /// Stage 1's guidance scale at `step` of `places`: from 1 to `guidance` along a raised cosine (RAR, 2411.00776,
 /// section 4).
 pub fn guidance_at(guidance: f64, power: f64, step: usize, places: usize) -> f64 {
@@ -134,6 +148,22 @@ mod tests {
         }
         assert_eq!(kept_masked(256, 256, 0, 32), 255);
         assert_eq!(kept_masked(16, 16, 2, 5), 9);
+    }
+
+    #[test]
+    fn rounds_draw_every_slot_once() {
+        for places in [1usize, 2, 16, 25, 256] {
+            for most in [1, 2, 3, 16, 300] {
+                let all = rounds(places, most);
+                assert!(!all.is_empty() && all.len() <= most.min(places), "{places} {most}");
+                let mut left = places;
+                for (_, slots) in &all {
+                    assert!(slots.end == left && !slots.is_empty(), "{places} {most}");
+                    left = slots.start;
+                }
+                assert_eq!(left, 0, "{places} {most}");
+            }
+        }
     }
 
     #[test]

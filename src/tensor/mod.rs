@@ -3,6 +3,7 @@
 mod aligned;
 mod dtype;
 mod filter;
+mod limit;
 mod matrix;
 pub mod packed;
 mod weight;
@@ -10,6 +11,7 @@ mod weight;
 pub use aligned::AlignedBytes;
 pub use dtype::DType;
 pub use filter::Filter;
+pub(crate) use limit::Limit;
 pub use matrix::{Layout, Mat, TileMut};
 pub use packed::{Form, Format, Matrix, Precision};
 pub use weight::{Elements, SharedBytes, Weight};

@@ -115,6 +115,11 @@ impl Format {
             Self::Q8 => (DType::U8, vec![panels, lines, LINE]),
         }
     }
+
+    /// Bytes of `rows` of `k` numbers.
+    pub fn bytes(self, rows: usize, k: usize) -> u64 {
+        size(self, rows, k).unwrap_or(usize::MAX) as u64
+    }
 }
 
 /// The form in which a product reads its input, row by row. An op that writes what only products read may write it in

@@ -143,6 +143,15 @@ impl Weight {
         }
     }
 
+    /// Element `i`, widened to `f32`.
+    pub fn number(&self, i: usize) -> f32 {
+        match self.elements() {
+            Elements::F32(x) => x[i],
+            Elements::F16(x) => x[i].to_f32(),
+            Elements::BF16(x) => x[i].to_f32(),
+        }
+    }
+
     /// All elements, widened to `f32`.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.elements() {

@@ -127,7 +127,7 @@ impl Stage2 {
         let classes = b.kept(batch, 1)?.grouped(batch);
         let codes = b.kept(batch * places, 1)?.grouped(batch);
         let order = b.kept(halves * batch * places, 1)?.grouped(halves * batch);
-        let inputs = MaskedInputs { batch, halves, classes, codes, order };
+        let inputs = MaskedInputs { batch, halves, classes, mix: None, codes, order };
         Ok(Self { inputs, tokens: b.kept(batch * places, c)?.grouped(batch) })
     }
 

@@ -3,7 +3,7 @@
 use super::file::{TensorFile, TensorView};
 use crate::error::{Error, Result};
 use crate::tensor::packed::PANEL;
-use crate::tensor::{AlignedBytes, DType, Elements, Filter, Format, Matrix, Precision, Weight};
+use crate::tensor::{AlignedBytes, DType, Elements, Filter, Format, Limit, Matrix, Precision, Weight};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -22,6 +22,8 @@ pub struct Part {
     packed: bool,
     taken: BTreeMap<String, Taken>,
     memory: WeightMemory,
+    /// A bound of all copies of the model, and how many bytes of them its other parts have.
+    limit: Option<(Limit, u64)>,
 }
 
 /// The entry of a packed file's metadata: the name of the [`Precision`] that it was packed for.
@@ -54,15 +56,27 @@ impl Taken {
 pub struct WeightMemory {
     /// Bytes used where they are: mapped files, a host's pack file.
     pub in_place: u64,
-    /// Bytes of copies: matrices that were packed, unaligned tensors, widened vectors. A table that a network joins
-    /// from several, and keeps beside them, is not counted.
+    /// Bytes of copies: matrices that were packed, unaligned tensors, widened vectors.
     pub copied: u64,
+    /// Bytes of what networks make besides: a table that they join from several, the codebook as a matrix of products.
+    pub derived: u64,
+}
+
+impl WeightMemory {
+    /// Bytes that the model has of its own.
+    pub fn own(&self) -> u64 {
+        self.copied + self.derived
+    }
 }
 
 impl std::ops::Add for WeightMemory {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self { in_place: self.in_place + other.in_place, copied: self.copied + other.copied }
+        Self {
+            in_place: self.in_place + other.in_place,
+            copied: self.copied + other.copied,
+            derived: self.derived + other.derived,
+        }
     }
 }
 
@@ -84,7 +98,34 @@ impl Part {
             packed: packed.is_some(),
             taken: BTreeMap::new(),
             memory: WeightMemory::default(),
+            limit: None,
         })
+    }
+
+    /// The same part, whose copies are to stay within what the model's parts before it, of `others` bytes, leave of a limit.
+    pub(crate) fn within(self, limit: Option<Limit>, others: u64) -> Self {
+        Self { limit: limit.map(|limit| (limit, others)), ..self }
+    }
+
+    /// Refuses a copy of so many bytes for `name`, if it would pass the limit.
+    fn check_copy(&self, name: &str, bytes: u64) -> Result<()> {
+        let Some((limit, others)) = self.limit else { return Ok(()) };
+        let what = || format!("a copy of the model's weights up to `{name}` of {}", self.file.name());
+        limit.check(what, (others + self.memory.own()).saturating_add(bytes))
+    }
+
+    /// Counts so many bytes that a network is about to make for `name`.
+    pub fn derives(&mut self, name: &str, bytes: u64) -> Result<()> {
+        self.check_copy(name, bytes)?;
+        self.memory.derived += bytes;
+        Ok(())
+    }
+
+    /// [`concat_rows`], counted.
+    pub fn join(&mut self, name: &str, tables: &[Weight], cols: usize) -> Result<Weight> {
+        let numbers: usize = tables.iter().map(|table| table.byte_len() / table.dtype().size()).sum();
+        self.derives(name, numbers as u64 * DType::F32.size() as u64)?;
+        concat_rows(name, tables, cols)
     }
 
     /// The file that the part lies in.
@@ -127,6 +168,7 @@ impl Part {
         if weight.dtype() == DType::F32 {
             return Ok(weight);
         }
+        self.check_copy(name, len as u64 * DType::F32.size() as u64)?;
         let wide = concat(name, &[len], std::slice::from_ref(&weight))?;
         *self.counter(&weight) -= weight.byte_len() as u64;
         *self.counter(&wide) += wide.byte_len() as u64;
@@ -173,6 +215,7 @@ impl Part {
                 false => self.packed_matrix(name, precision, size).map(filter),
             };
         }
+        self.check_copy(name, Format::F32.bytes(transformed.0, transformed.1))?;
         let weight = self.stored_matrix(name, &[cout, cin, k, k], size, k * k)?;
         let filter = Filter::winograd(&weight)?;
         self.note(name, filter.matrix());
@@ -191,8 +234,11 @@ impl Part {
         if self.packed {
             return self.packed_matrix(name, precision, (rows, cols));
         }
+        let dtype = self.check(name, |found| found == shape, || format!("{shape:?}"))?.dtype;
+        let format = precision.format(dtype, rows, cols);
+        self.check_copy(name, format.bytes(rows, cols))?;
         let weight = self.stored_matrix(name, shape, (rows, cols), taps)?;
-        let matrix = Matrix::pack(&weight, precision.format(weight.dtype(), rows, cols))?;
+        let matrix = Matrix::pack(&weight, format)?;
         self.note(name, &matrix);
         Ok(matrix)
     }
@@ -233,7 +279,10 @@ impl Part {
         let in_place = shared.and_then(|(bytes, range)| Matrix::in_place(name, format, (rows, cols), bytes, range));
         let matrix = match in_place {
             Some(matrix) => matrix,
-            None => Matrix::from_aligned(name, format, (rows, cols), copy(name, view.bytes)?),
+            None => {
+                self.check_copy(name, view.bytes.len() as u64)?;
+                Matrix::from_aligned(name, format, (rows, cols), copy(name, view.bytes)?)
+            }
         };
         self.note(name, &matrix);
         Ok(matrix)
@@ -275,7 +324,10 @@ impl Part {
             self.file.shared(name).and_then(|(bytes, range)| Weight::in_place(name, view.dtype, &shape, bytes, range));
         let weight = match in_place {
             Some(weight) => weight,
-            None => Weight::from_aligned(name, view.dtype, &shape, copy(name, view.bytes)?),
+            None => {
+                self.check_copy(name, view.bytes.len() as u64)?;
+                Weight::from_aligned(name, view.dtype, &shape, copy(name, view.bytes)?)
+            }
         };
         *self.counter(&weight) += weight.byte_len() as u64;
         self.taken.insert(name.to_owned(), Taken::Weight(weight.clone()));

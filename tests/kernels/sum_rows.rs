@@ -10,6 +10,7 @@ const TABLE_TURN: i32 = 2;
 const TABLE_GROUP: i32 = 3;
 const TABLE_FROM: i32 = 4;
 const GATHER: i32 = 5;
+const MIX: i32 = 6;
 
 const NONE: Source = Source { rows: View::NONE, ids: View::NONE, table: 0, kind: 0, table_type: 0, first: 0, step: 0 };
 
@@ -131,6 +132,55 @@ fn one_source_is_a_copy_whatever_its_bits() {
                 out.result()
             });
             assert_eq!(bits(&y), data);
+        }
+    }
+}
+
+#[test]
+fn mixed_rows_are_weighted_sums_and_one_alone_is_itself() {
+    if !can_run() {
+        return;
+    }
+    let (groups, rows, classes) = (2, 3, 3);
+    let count = groups * rows;
+    for (case, d) in [1, 3, 8, 22, 64, 513].into_iter().enumerate() {
+        for first in [false, true] {
+            let (kind, lie) = (case % 3, case % 3);
+            let (words, offset, t) = table(kind, case % 2, &numbers(7 * d, 3));
+            let x = numbers(count * d, 1);
+            let ids: [i32; 18] = [6, 0, 2, 3, 3, 1, 5, 0, 0, 1, 6, 4, 2, 1, 0, 4, 4, 4];
+            let mut weights = numbers(18, 5).iter().map(|w| w.abs() + 0.01).collect::<Vec<f32>>();
+            weights[6..9].copy_from_slice(&[1.0, 0.0, 0.0]);
+            weights[9..12].copy_from_slice(&[0.0, 1.0, 0.0]);
+            let mixed = |i: usize, c: usize| {
+                let terms = (i * classes..(i + 1) * classes).filter(|&j| weights[j] != 0.0);
+                terms.map(|j| weights[j] * t[ids[j] as usize * d + c]).reduce(|a, b| a + b).unwrap()
+            };
+            let term = |i: usize, c: usize| if first { mixed(i, c) } else { x[i * d + c] + mixed(i, c) };
+            let expected: Vec<f32> =
+                (0..count).flat_map(|i| (0..d).map(move |c| (i, c))).map(|(i, c)| term(i, c)).collect();
+            let result = both(|order| {
+                let mut x = Buffer::numbers(groups, rows, d, LIES[(lie + 1) % 3], &x);
+                let mut ids = Buffer::new(groups, rows, classes, LIES[lie], |i| ids[i] as u32);
+                let mut weights = Buffer::numbers(groups, rows, classes, LIES[(lie + 2) % 3], &weights);
+                let mut out = Buffer::new(groups, rows, d, LIES[lie], |_| 0);
+                let mix = Source {
+                    table: address(&words) + offset as u64,
+                    table_type: kind as i32,
+                    kind: MIX,
+                    rows: weights.view(),
+                    ids: ids.view(),
+                    ..NONE
+                };
+                let mut sources = [NONE; 8];
+                sources[0] = Source { rows: x.view(), kind: ROWS, ..NONE };
+                sources[usize::from(!first)] = mix;
+                let params =
+                    SumRows { turn: turn(), out: out.view(), count: 2 - i32::from(first), activation: 0, sources };
+                launch("sum_rows", "sum_rows", &params, [1 + case % 3, 1, 1], order);
+                out.result()
+            });
+            assert_eq!(bits(&result), bits(&expected), "{d}");
         }
     }
 }

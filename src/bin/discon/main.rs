@@ -1,7 +1,7 @@
 //! The `discon` command: pictures from a model, and what one wants to know about a model and this machine.
 //!
 //! Each subcommand is a file of the same name, over a handful that they share: [`common`] (the model, the processor),
-//! [`output`] (files that are whole or not there), [`sheet`] (labelled grids of pictures), [`interrupt`] (Ctrl-C). All
+//! [`output`] (files that are whole or not there), [`logger`] (`--verbose`), [`sheet`] (labelled grids of pictures), [`interrupt`] (Ctrl-C). All
 //! of them use the library as any other program would.
 //!
 //! Exit codes: 0 done, 1 failed, 2 the command line makes no sense, 130 cancelled. An error is one line on standard
@@ -14,6 +14,7 @@ mod devices;
 mod generate;
 mod inspect;
 mod interrupt;
+mod logger;
 mod output;
 mod pack;
 mod reconstruct;
@@ -33,6 +34,9 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "discon", version, propagate_version = true)]
 struct Cli {
+    /// Tell on standard error what the engine does: models opened, sessions made, requests and their times
+    #[arg(long, short, global = true)]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,6 +59,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
+    if cli.verbose {
+        logger::install();
+    }
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Reconstruct(args) => reconstruct::run(args),

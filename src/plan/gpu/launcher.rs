@@ -1,11 +1,11 @@
 //! From ops to launches: where their operands lie on the GPU.
 
-use super::weights::Resident;
+use super::weights::{Missing, Resident};
 use crate::cuda::abi::{self, Address};
 use crate::cuda::{Gpu, Kernel, Launch, Stream};
 use crate::error::{DeviceProblem, Error, Result};
 use crate::plan::{Space, View};
-use crate::tensor::{Filter, Form, Format, Matrix, Weight};
+use crate::tensor::{Filter, Form, Format, Matrix, SharedBytes, Weight};
 use bytemuck::Pod;
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -121,6 +121,8 @@ pub(crate) struct Launcher<'a> {
     pub(super) calls: Vec<Call>,
     /// Operands so far.
     pub(super) operands: RefCell<Vec<Words>>,
+    /// Where weights are only counted that are not on the GPU yet, and nothing is launched.
+    pub(super) counting: Option<&'a RefCell<Missing>>,
 }
 
 impl Launcher<'_> {
@@ -163,7 +165,18 @@ impl Launcher<'_> {
 
     /// Where a vector or table lies.
     pub(crate) fn weight(&self, w: &Weight) -> Result<Address> {
-        self.resident.weight(self.stream, w.name(), w.stored(), w.held())
+        self.resident(w.name(), w.stored(), w.held())
+    }
+
+    /// Where `bytes` lie on the GPU, which `held` keeps on the host.
+    fn resident(&self, name: &str, bytes: &[u8], held: &SharedBytes) -> Result<Address> {
+        match self.counting {
+            None => self.resident.weight(self.stream, name, bytes, held),
+            Some(missing) => {
+                self.resident.count(bytes, None, &mut missing.borrow_mut());
+                Ok(0)
+            }
+        }
     }
 
     /// Where a vector lies, or null.
@@ -179,7 +192,7 @@ impl Launcher<'_> {
             Format::Bf16 => 2,
             Format::Q8 => return Err(self.unsupported(&format!("`{}`", w.name()), "f32 or bf16", "q8")),
         };
-        let start = self.resident.weight(self.stream, w.name(), w.stored(), w.held())?;
+        let start = self.resident(w.name(), w.stored(), w.held())?;
         let first = w.panels(0..w.rows()).start * w.panel_words();
         Ok(abi::Packed {
             words: start + 4 * first as u64,
@@ -198,7 +211,14 @@ impl Launcher<'_> {
             Filter::Winograd(w) => w,
         };
         let taps = || filter.taps(cout).map(|taps| taps.stored().to_vec());
-        let words = self.resident.changed(self.stream, w.name(), w.stored(), w.held(), &taps)?;
+        let words = match self.counting {
+            None => self.resident.changed(self.stream, w.name(), w.stored(), w.held(), &taps)?,
+            Some(missing) => {
+                let bytes = Format::F32.bytes(cout, 9 * w.cols());
+                self.resident.count(w.stored(), Some(bytes), &mut missing.borrow_mut());
+                0
+            }
+        };
         let k = small("columns of a matrix", 9 * w.cols())?;
         Ok(abi::Packed { words, rows: small("rows of a matrix", cout)?, k, format: 0, skip: 0 })
     }
@@ -237,6 +257,9 @@ impl Launcher<'_> {
         grid: [usize; 3],
         p: P,
     ) -> Result<()> {
+        if self.counting.is_some() {
+            return Ok(());
+        }
         let Kernel { function, threads } = self.gpu.kernels().get::<P>(file, name)?;
         let [x, y, z] = grid;
         if x * y * z == 0 {

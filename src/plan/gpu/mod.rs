@@ -21,6 +21,7 @@ use launcher::{Call, Place, Places, Touched};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use weights::Missing;
 
 /// Turns that are on their way to the GPU at once: one runs while the next one waits. A pause waits for them.
 const IN_FLIGHT: usize = 2;
@@ -59,6 +60,12 @@ impl Drop for GpuPlan {
     }
 }
 
+/// Memory for partial sums that the ops of a plan share.
+fn splits(plan: &Plan) -> Splits {
+    let steps = plan.segments.iter().flat_map(|segment| &segment.steps);
+    steps.map(|step| step.op.splits()).fold(Splits::default(), Splits::or)
+}
+
 /// The address and words of a buffer.
 fn place<T: Pod>(buffer: &DeviceBuffer<T>) -> Place {
     Place { start: buffer.ptr().0, words: buffer.len() }
@@ -79,8 +86,7 @@ impl GpuPlan {
             assert_eq!(block.memory().len(), words, "{key:?} in two sizes");
             Ok(block)
         };
-        let steps = || plan.segments.iter().flat_map(|segment| &segment.steps);
-        let splits = steps().map(|step| step.op.splits()).fold(Splits::default(), Splits::or);
+        let splits = splits(plan);
         let mut new = Self {
             segments: Vec::new(),
             scratch: DeviceBuffer::new(context, "the arena", plan.scratch_words)?,
@@ -98,6 +104,38 @@ impl GpuPlan {
         Ok(new)
     }
 
+    /// Bytes that a plan would take on `gpu` now, in this order: for its ops, for shared blocks that it would have to make, for
+    /// weights that are not there yet.
+    pub fn needs(gpu: &Gpu, resident: &Resident, plan: &Plan) -> Result<[u64; 3]> {
+        let splits = splits(plan);
+        let words = plan.kept_words + plan.scratch_words + 1 + splits.partial + splits.tickets;
+        let anywhere = |words| Place { start: 0, words };
+        let places = Places {
+            kept: anywhere(plan.kept_words),
+            scratch: anywhere(plan.scratch_words),
+            shared: plan.shared.iter().map(|block| anywhere(block.words)).collect(),
+            turn: 0,
+            partial: anywhere(splits.partial),
+            tickets: anywhere(splits.tickets),
+        };
+        let (stream, missing) = (gpu.stream()?, RefCell::new(Missing::default()));
+        for segment in &plan.segments {
+            let mut launcher = Launcher {
+                gpu,
+                stream: &stream,
+                resident,
+                places: &places,
+                repeat: segment.repeat,
+                calls: Vec::new(),
+                operands: RefCell::default(),
+                counting: Some(&missing),
+            };
+            segment.steps.iter().try_for_each(|step| step.op.launch(&mut launcher))?;
+        }
+        let shared = 4 * resident.blocks.missing(Maker::Gpu, &plan.shared);
+        Ok([4 * words as u64, shared, missing.into_inner().bytes()])
+    }
+
     fn places(&self) -> Places {
         Places {
             kept: place(&self.kept),
@@ -112,7 +150,16 @@ impl GpuPlan {
     /// What turns the ops of a segment of `repeat` turns into launches.
     fn launcher<'a>(&'a self, places: &'a Places, repeat: usize) -> Launcher<'a> {
         let Self { gpu, stream, resident, .. } = self;
-        Launcher { gpu, stream, resident, places, repeat, calls: Vec::new(), operands: RefCell::default() }
+        Launcher {
+            gpu,
+            stream,
+            resident,
+            places,
+            repeat,
+            calls: Vec::new(),
+            operands: RefCell::default(),
+            counting: None,
+        }
     }
 
     fn record(&self, segment: &Segment) -> Result<Recorded> {
@@ -150,7 +197,8 @@ impl GpuPlan {
     /// Bytes on the GPU that nobody else has.
     pub fn own_bytes(&self) -> u64 {
         let blocks = self.blocks.iter().filter(|b| b.is_own()).map(|b| b.memory().bytes());
-        let rest = [self.kept.bytes(), self.scratch.bytes(), self.partial.bytes(), self.tickets.bytes()];
+        let turn = self.turn.bytes();
+        let rest = [self.kept.bytes(), self.scratch.bytes(), turn, self.partial.bytes(), self.tickets.bytes()];
         blocks.chain(rest).sum::<usize>() as u64
     }
 

@@ -46,6 +46,17 @@ struct Source {
     changed: bool,
 }
 
+/// Weights that a plan would bring to the GPU, and their bytes there.
+#[derive(Debug, Default)]
+pub(super) struct Missing(HashMap<Source, u64>);
+
+impl Missing {
+    /// All bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
 struct Uploaded {
     buffer: DeviceBuffer<u8>,
     /// While they are held, nothing else can come to lie at the same place.
@@ -80,6 +91,15 @@ impl Resident {
         change: &dyn Fn() -> Result<Vec<u8>>,
     ) -> Result<Address> {
         self.get(stream, name, bytes, held, Some(change))
+    }
+
+    /// Counts `bytes`, or the `changed` ones that are made of them, if they are not on the GPU.
+    pub(super) fn count(&self, bytes: &[u8], changed: Option<u64>, missing: &mut Missing) {
+        let source = Source { start: bytes.as_ptr().addr(), len: bytes.len(), changed: changed.is_some() };
+        let weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        if !weights.contains_key(&source) {
+            missing.0.insert(source, changed.unwrap_or(bytes.len() as u64));
+        }
     }
 
     fn get(

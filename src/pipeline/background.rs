@@ -1,0 +1,100 @@
+//! A session that runs on a thread of its own.
+
+use super::{Canceller, Event, Session};
+use crate::error::{Error, Result, panic_text};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Time of a step, and so between two events.
+const STEP: Duration = Duration::from_millis(10);
+
+/// A session at work on a thread of its own: [`Session::in_background`]. Dropping it cancels the run and waits until the
+/// thread has ended.
+#[derive(Debug)]
+pub struct Background {
+    canceller: Canceller,
+    /// None once it was joined.
+    thread: Option<JoinHandle<(Session, Result<()>)>>,
+}
+
+impl Session {
+    /// Runs the session from where it is to its end on a thread of its own, named `discon-session`, which is the caller's
+    /// of the session's [`Cpu`](crate::Cpu). `on_event` is called there: with each [`Event`], some hundred times a second.
+    /// If it panics, the run stops, and [`Background::join`] says so.
+    ///
+    /// [`Error::Threads`] if the thread cannot be had; the session is dropped then.
+    ///
+    /// ```no_run
+    /// # let model = discon::Model::open("weights/avatars-64")?;
+    /// # let mut session = model.session(&discon::Cpu::new(0)?, 1, &model.settings(), discon::Outputs::IMAGE)?;
+    /// session.begin(&[3], &[7])?;
+    /// let background = session.in_background(|event| println!("{event:?}"))?;
+    /// // ... what the program does meanwhile ...
+    /// let (session, done) = background.join();
+    /// done?;
+    /// println!("{} images", session.images()?.len());
+    /// # Ok::<(), discon::Error>(())
+    /// ```
+    pub fn in_background(mut self, on_event: impl FnMut(&Event) + Send + 'static) -> Result<Background> {
+        let canceller = self.canceller();
+        let work = move || {
+            let done = catch_unwind(AssertUnwindSafe(|| run(&mut self, on_event)));
+            let done = done.unwrap_or_else(|payload| {
+                self.give_up();
+                Err(Error::Callback { what: "a step, or what it called,", reason: panic_text(payload) })
+            });
+            (self, done)
+        };
+        let thread = thread::Builder::new().name("discon-session".to_owned()).spawn(work);
+        let thread = thread.map_err(|e| Error::Threads { threads: 1, reason: e.to_string() })?;
+        Ok(Background { canceller, thread: Some(thread) })
+    }
+}
+
+/// Tells `on_event` of all events of `session`.
+fn run(session: &mut Session, mut on_event: impl FnMut(&Event)) -> Result<()> {
+    for event in session.events(STEP) {
+        let event = event?;
+        let told = catch_unwind(AssertUnwindSafe(|| on_event(&event)));
+        told.map_err(|payload| Error::Callback { what: "`on_event`", reason: panic_text(payload) })?;
+    }
+    Ok(())
+}
+
+impl Background {
+    /// Stops the run before its next tiles of work.
+    pub fn cancel(&self) {
+        self.canceller.cancel();
+    }
+
+    /// Whether the run is over: then [`Background::join`] does not wait.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end of the run, and gives the session back with how it went: [`Error::Cancelled`] after
+    /// [`Background::cancel`], unless the run was faster, [`Error::Callback`] after a panic of `on_event`. The session
+    /// can be used again in any case.
+    pub fn join(mut self) -> (Session, Result<()>) {
+        let joined = self.thread.take().map(JoinHandle::join);
+        match joined {
+            Some(Ok(done)) => done,
+            // The thread catches all panics, so this is one of the panic's own contents as they were dropped.
+            Some(Err(payload)) => resume_unwind(payload),
+            None => unreachable!("only `join` and `drop` take the thread, and both have this value to themselves"),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.canceller.cancel();
+        // Dropped by `on_event` itself, it would wait for its own end.
+        if thread.thread().id() != thread::current().id() {
+            // It was to be dropped: how it went is of no interest.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How much memory may be taken.
+
+use crate::error::{Error, Result};
+use std::fmt;
+
+/// A bound of memory, and who set it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    /// The caller.
+    Set(u64),
+    /// The system has no more.
+    Left(u64),
+}
+
+impl Limit {
+    /// What the caller set, else what the system says it has left, if it says so.
+    pub(crate) fn new(set: Option<u64>) -> Option<Self> {
+        set.map(Self::Set).or_else(|| left().map(Self::Left))
+    }
+
+    /// [`Error::Memory`] for `what`, if its `bytes` are more.
+    pub(crate) fn check(self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
+        let (Self::Set(limit) | Self::Left(limit)) = self;
+        if bytes <= limit { Ok(()) } else { Err(Error::Memory { what: what(), bytes, reason: self.to_string() }) }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(bytes) => write!(f, "the limit is {bytes} bytes"),
+            Self::Left(bytes) => write!(f, "the system has {bytes} bytes left"),
+        }
+    }
+}
+
+/// Bytes that Linux says can be had without swapping; other systems refuse by themselves.
+fn left() -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    available(&info)
+}
+
+/// The bytes of the line `MemAvailable`.
+fn available(info: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_read() {
+        let info = "MemTotal:       24541204 kB\nMemAvailable:   22052100 kB\nBuffers: 1 kB\n";
+        assert_eq!(available(info), Some(22_052_100 * 1024));
+        for bad in
+            ["", "MemAvailable:", "MemAvailable: x kB", "MemAvailable: 99999999999999999999 kB", "MemAvailable: 5"]
+        {
+            assert_eq!(available(bad), None, "{bad}");
+        }
+        assert_eq!(left().is_some(), cfg!(target_os = "linux"));
+    }
+
+    #[test]
+    fn one_byte_too_much_is_an_error_that_names_both() {
+        Limit::Set(7).check(|| "it".to_owned(), 7).unwrap();
+        let error = Limit::Set(7).check(|| "it".to_owned(), 8).unwrap_err();
+        assert_eq!(error.to_string(), "it needs 8 bytes: the limit is 7 bytes");
+        let error = Limit::Left(7).check(|| "it".to_owned(), 8).unwrap_err();
+        assert_eq!(error.to_string(), "it needs 8 bytes: the system has 7 bytes left");
+    }
+}
