@@ -39,17 +39,17 @@ pub(super) struct Tall {
 impl Tall {
     /// Of `rows` rows, so many panels of columns, and `k` numbers each.
     pub(super) fn of(panels: usize, rows: usize, k: usize) -> Self {
-        let grid = [panels.div_ceil(8), rows.div_ceil(128), 1];
-        if 2 * grid[0] * grid[1] >= BLOCKS {
-            return Self { large: true, grid, splits: 1, memory: Splits::default() };
+        let tiles = panels.div_ceil(8) * rows.div_ceil(128);
+        if 2 * tiles >= BLOCKS {
+            return Self { large: true, grid: [tiles, 1, 1], splits: 1, memory: Splits::default() };
         }
-        let [across, down, _] = Self::small(panels, rows);
-        let (splits, memory) = split(across * down, k, 128, 64 * 64);
-        Self { large: false, grid: [across, down, splits], splits, memory }
+        let [tiles, ..] = Self::small(panels, rows);
+        let (splits, memory) = split(tiles, k, 128, 64 * 64);
+        Self { large: false, grid: [tiles, 1, splits], splits, memory }
     }
 
     /// The grid of tiles of 64 x 64.
     pub(super) fn small(panels: usize, rows: usize) -> [usize; 3] {
-        [panels.div_ceil(4), rows.div_ceil(64), 1]
+        [panels.div_ceil(4) * rows.div_ceil(64), 1, 1]
     }
 }

@@ -8,6 +8,8 @@
 #[allow(dead_code)]
 #[path = "../../src/cuda/abi.rs"]
 mod abi;
+mod attention;
+mod conv;
 mod diffusion;
 mod group_norm;
 mod lab;
