@@ -53,3 +53,20 @@ impl Tall {
         [panels.div_ceil(4) * rows.div_ceil(64), 1, 1]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A grid takes 2^31 - 1 blocks across and 65535 in the other directions: 64 pictures of 512 x 512 in f32 among them.
+    #[test]
+    fn grids_of_products_have_room_for_all_rows_that_a_batch_brings() {
+        for (panels, rows, k) in [(8, 64 << 16, 1152), (16, 64 << 18, 1152), (1, 64 << 18, 1152), (192, 64 * 576, 768)]
+        {
+            for grid in [Tall::of(panels, rows, k).grid, Tall::small(panels, rows)] {
+                let [x, y, z] = grid;
+                assert!(x < 1 << 31 && y < 1 << 16 && z < 1 << 16, "{panels} {rows}: {grid:?}");
+            }
+        }
+    }
+}
