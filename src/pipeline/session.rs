@@ -430,9 +430,8 @@ impl Session {
 
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
     pub fn previews(&self) -> Result<Vec<Image>> {
-        let p = self.progress();
-        let done = self.begun
-            && (p.finished || !matches!(p.stage, Stage::Prepare | Stage::Encode | Stage::Discrete | Stage::Preview));
+        let left = self.program.plan.segments.iter().skip(self.cursor.segment);
+        let done = self.begun && left.map(|segment| segment.stage).all(|stage| stage != Stage::Preview);
         let view = self.program.preview.filter(|_| done);
         let view =
             view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
