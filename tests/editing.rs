@@ -381,8 +381,7 @@ fn given_codes_take_an_order_and_known_places_too() {
     for order in [Order::Random, Order::Raster, Order::CentreOut] {
         assert!(made(true, order) == made(false, order), "{order:?}");
     }
-    let mut session =
-        model.session(cpu(), 1, &settings, Outputs { given_codes: true, ..Outputs::IMAGE }).unwrap();
+    let mut session = model.session(cpu(), 1, &settings, Outputs { given_codes: true, ..Outputs::IMAGE }).unwrap();
     let some = Start { codes: vec![vec![Some(1); places - 1].into_iter().chain([None]).collect()], ..Start::default() };
     let error = session.begin_with(&[1], &[2], &some).unwrap_err().to_string();
     assert!(error.contains("codes of image 0") && error.contains("given_codes"), "{error}");

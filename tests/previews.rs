@@ -49,6 +49,41 @@ fn they_change_nothing_and_come_to_be_the_picture() {
     }
 }
 
+/// Where there is a coarse picture, previews are nearer to the picture from the start, and nothing else changes.
+#[test]
+fn what_is_not_drawn_shows_the_coarse_picture() {
+    let model = model("weights/avatars-64");
+    let settings = Settings { rounds: 6, steps: 8, ..model.settings() };
+    let run = |outputs| {
+        let mut session = model.session(Cpu::new(2).unwrap(), 1, &settings, outputs).unwrap();
+        session.begin(&[model.class("lorelei").unwrap()], &[7]).unwrap();
+        let mut first: Option<(f64, Image)> = None;
+        while !session.progress().finished {
+            if first.is_none()
+                && let Ok(mut images) = session.preview_now()
+            {
+                first = Some((session.progress().fraction, images.remove(0)));
+            }
+            session.step(Duration::ZERO).unwrap();
+        }
+        (first.unwrap(), session.previews().ok(), session.images().unwrap())
+    };
+    let (nearest, none, image) = run(PREVIEWING);
+    let (coarse, shown, image_too) = run(Outputs { partial_previews: true, ..Outputs::IMAGE_AND_PREVIEW });
+    let (_, same, expected) = {
+        let mut session = model.session(Cpu::new(2).unwrap(), 1, &settings, Outputs::IMAGE_AND_PREVIEW).unwrap();
+        session.begin(&[model.class("lorelei").unwrap()], &[7]).unwrap();
+        session.run(|_| ()).unwrap();
+        ((), session.previews().ok(), session.images().unwrap())
+    };
+    assert!(image == expected && image_too == expected && none.is_none() && shown == same);
+    // Before the first round it is the coarse picture, through the other autoencoder.
+    let through = model.reconstruct(Cpu::new(2).unwrap(), &same.unwrap()[0]).unwrap();
+    let (near, far) = (coarse.1.psnr(&through).unwrap(), nearest.1.psnr(&expected[0]).unwrap());
+    assert!(coarse.0 < nearest.0);
+    assert!(near > 35.0 && coarse.1.psnr(&expected[0]).unwrap() > far + 3.0, "{near} {far}");
+}
+
 #[test]
 fn they_are_cut_to_a_budget_and_their_cost_is_known() {
     let model = model("tests/fixtures/tiny");

@@ -1,7 +1,7 @@
 // A game's frame loop with avatars made inside of it: a grid fills while the window is drawn 60 times a second. Each frame gives the
 // library two milliseconds, on the frame's own thread.
 //
-// usage: avatars MODEL [--seconds N] [--times OUT.json] [--shot OUT.ppm]
+// usage: avatars MODEL [--seconds N] [--budget MICROSECONDS] [--times OUT.json] [--shot OUT.ppm]
 //
 // --times writes how long frames took, --shot the window as it was halfway. Escape, or closing the window, ends it.
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS = 8, ROWS = 5, CELL = 96, GAP = 8, BUDGET_US = 2000, FRAME_MS = 16 };
+enum { COLUMNS = 6, ROWS = 4, CELL = 112, GAP = 8, FRAME_MS = 16 };
 enum { WIDTH = COLUMNS * (CELL + GAP) + GAP, HEIGHT = ROWS * (CELL + GAP) + GAP + 16 };
 
 static void must(discon_status status) {
@@ -39,6 +39,7 @@ struct grid {
     int total;          // avatars since the start
     int shows_preview;  // of the one that is being made: 0 nothing, 1 its coarse picture, 2 what is drawn so far
     uint32_t rounds;    // rounds of stage 2 that the picture shows
+    uint64_t budget_us; // of each frame
     int previewing;     // whether a picture of what is drawn so far is being made
     discon_progress at;
 };
@@ -75,14 +76,14 @@ static void work(struct grid *grid) {
     if (grid->previewing) {
         discon_progress preview;
         must(discon_progress_init(&preview, sizeof preview));
-        must(discon_session_step_preview(grid->session, BUDGET_US, &preview));
+        must(discon_session_step_preview(grid->session, grid->budget_us, &preview));
         if (!preview.finished) return;
         show(grid, partial);
         grid->previewing = 0;
         grid->shows_preview = 2;
         return;
     }
-    must(discon_session_step(grid->session, BUDGET_US, &grid->at));
+    must(discon_session_step(grid->session, grid->budget_us, &grid->at));
     if (grid->at.finished) {
         show(grid, discon_session_image);
         grid->made++;
@@ -150,14 +151,18 @@ static void tell(FILE *out, const char *name, double *times, size_t count, const
 
 int main(int argc, char **argv) {
     double seconds = 1e9;
+    struct grid grid;
+    memset(&grid, 0, sizeof grid);
+    grid.budget_us = 2000;
     const char *times = NULL, *shot = NULL;
     for (int i = 2; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--seconds")) seconds = atof(argv[i + 1]);
+        if (!strcmp(argv[i], "--budget")) grid.budget_us = strtoull(argv[i + 1], NULL, 10);
         if (!strcmp(argv[i], "--times")) times = argv[i + 1];
         if (!strcmp(argv[i], "--shot")) shot = argv[i + 1];
     }
     if (argc < 2 || argc % 2) {
-        fprintf(stderr, "usage: %s MODEL [--seconds N] [--times OUT.json] [--shot OUT.ppm]\n", argv[0]);
+        fprintf(stderr, "usage: %s MODEL [--seconds N] [--budget MICROSECONDS] [--times OUT.json] [--shot OUT.ppm]\n", argv[0]);
         return 2;
     }
 
@@ -165,8 +170,6 @@ int main(int argc, char **argv) {
     discon_device *device;
     discon_model_info info;
     discon_session_options options;
-    struct grid grid;
-    memset(&grid, 0, sizeof grid);
     must(discon_model_open(argv[1], NULL, &model));
     must(discon_device_cpu(NULL, &device));
     must(discon_model_info_init(&info, sizeof info));
@@ -211,7 +214,7 @@ int main(int argc, char **argv) {
         draw(renderer, &grid);
         double past = (double)(first - start) * ms;
         // Where there is much to see: a cell at work, the others done or still to come.
-        if (shot && !shots && past > seconds * 500 && grid.shows_preview && grid.made > COLUMNS * 2) {
+        if (shot && !shots && past > seconds * 500 && grid.shows_preview && grid.made >= COLUMNS * 3) {
             shoot(renderer, shot);
             shots = 1;
         }
@@ -230,7 +233,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     fprintf(out, "{\n  \"frames\": %zu,\n  \"avatars\": %d,\n  \"budget_ms\": %.3f,\n  \"frames_over_a_60th\": %zu,\n", count, grid.total,
-            BUDGET_US / 1000.0, late);
+            (double)grid.budget_us / 1000, late);
     tell(out, "frame_ms", frames, count, ",");
     tell(out, "step_ms", steps, count, "");
     fprintf(out, "}\n");

@@ -17,6 +17,8 @@ pub struct Vae {
     /// Scale and shift of tokens, to latents, and back.
     to_latents: (Weight, Weight),
     to_tokens: (Weight, Weight),
+    /// Scale and shift of pixels in [0, 1], to [-1, 1].
+    from_unit: (Weight, Weight),
     encoder: Coder,
     quant: ConvLayer,
     post_quant: ConvLayer,
@@ -169,18 +171,20 @@ impl Coder {
 impl Vae {
     /// Takes the network's weights out of `part`.
     pub fn load(part: &mut Part, config: &VaeConfig) -> Result<Self> {
-        let z = config.z_channels;
         let mut owned = |name, x: &[f32]| {
             part.derives(name, size_of_val(x) as u64)?;
-            Weight::owned(name, &[z], x)
+            Weight::owned(name, &[x.len()], x)
         };
         let pairs = config.latent_std.iter().zip(&config.latent_mean);
         let (scale, shift): (Vec<f32>, Vec<f32>) = pairs.map(|(s, m)| (1.0 / s, -m / s)).unzip();
         let to_latents = (owned("latent_std", &config.latent_std)?, owned("latent_mean", &config.latent_mean)?);
         let to_tokens = (owned("1 / latent_std", &scale)?, owned("-latent_mean / latent_std", &shift)?);
+        let z = config.z_channels;
+        let from_unit = (owned("twice", &[2.0; 3])?, owned("less 1", &[-1.0; 3])?);
         Ok(Self {
             to_latents,
             to_tokens,
+            from_unit,
             encoder: Coder::take(part, config, Way::Encode)?,
             quant: ConvLayer::take(part, "quant_conv", 2 * z, 2 * z, 1, true)?,
             post_quant: ConvLayer::take(part, "post_quant_conv", z, z, 1, true)?,
@@ -204,6 +208,21 @@ impl Vae {
     pub fn plan_tokens(&self, b: &mut Builder, latents: View, tokens: View) {
         b.segment(Stage::Encode, 0, 1);
         b.push(Affine { x: latents, factors: Some(self.to_tokens.clone()), bounds: None, out: tokens });
+    }
+
+    /// Writes the tokens of pictures of another decoder, `[B, H W, 3]` nominally in `[0, 1]`: `[B, L, C]`.
+    pub fn plan_tokens_of(&self, b: &mut Builder, image: View, tokens: View) -> Result<()> {
+        let groups = tokens.layout.groups;
+        b.scope(|b| {
+            let scaled = b.scratch(image.count(), image.cols())?.grouped(groups);
+            b.segment(Stage::Encode, 0, 1);
+            b.push(Affine { x: image, factors: Some(self.from_unit.clone()), bounds: Some((-1.0, 1.0)), out: scaled });
+            let mut latents = || b.scratch(tokens.count(), tokens.cols()).map(|v| v.grouped(groups));
+            let (mean, log_variance) = (latents()?, latents()?);
+            self.plan_encode(b, scaled, mean, log_variance)?;
+            self.plan_tokens(b, mean, tokens);
+            Ok(())
+        })
     }
 
     /// Writes the decoder: latents `[B, L, C]` -> image `[B, H W, 3]`, nominally in [-1, 1].

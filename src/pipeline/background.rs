@@ -2,9 +2,17 @@
 
 use super::{Canceller, Event, Session};
 use crate::error::{Error, Result, panic_text};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::null;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+thread_local! {
+    /// The mark of the run whose thread this is.
+    static MARK: Cell<*const ()> = const { Cell::new(null()) };
+}
 
 /// Time of a step, and so between two events.
 const STEP: Duration = Duration::from_millis(10);
@@ -14,6 +22,8 @@ const STEP: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Background {
     canceller: Canceller,
+    /// What the thread is known by: [`thread::current`] would make a handle, in a host's thread for as long as that lives.
+    mark: Arc<()>,
     /// None once it was joined.
     thread: Option<JoinHandle<(Session, Result<()>)>>,
 }
@@ -38,7 +48,10 @@ impl Session {
     /// ```
     pub fn in_background(mut self, on_event: impl FnMut(&Event) + Send + 'static) -> Result<Background> {
         let canceller = self.canceller();
+        let mark = Arc::new(());
+        let marked = Arc::clone(&mark);
         let work = move || {
+            MARK.set(Arc::as_ptr(&marked));
             let done = catch_unwind(AssertUnwindSafe(|| run(&mut self, on_event)));
             let done = done.unwrap_or_else(|payload| {
                 self.give_up();
@@ -48,7 +61,7 @@ impl Session {
         };
         let thread = thread::Builder::new().name("discon-session".to_owned()).spawn(work);
         let thread = thread.map_err(|e| Error::Threads { threads: 1, reason: e.to_string() })?;
-        Ok(Background { canceller, thread: Some(thread) })
+        Ok(Background { canceller, mark, thread: Some(thread) })
     }
 }
 
@@ -92,7 +105,7 @@ impl Drop for Background {
         let Some(thread) = self.thread.take() else { return };
         self.canceller.cancel();
         // Dropped by `on_event` itself, it would wait for its own end.
-        if thread.thread().id() != thread::current().id() {
+        if MARK.get() != Arc::as_ptr(&self.mark) {
             // It was to be dropped: how it went is of no interest.
             let _ = thread.join();
         }

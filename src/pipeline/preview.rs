@@ -73,8 +73,9 @@ impl Session {
 
     /// Pictures of the tokens known so far, decoded in one blocking call of [`Session::preview_cost`]: from the first round
     /// of stage 2 on, or where places are known ahead from its beginning, in a session with
-    /// [`Outputs::partial_previews`](super::Outputs::partial_previews). Places not drawn yet have the token of the nearest
-    /// one that is. The run goes on afterwards as if nothing had been.
+    /// [`Outputs::partial_previews`](super::Outputs::partial_previews). Places not drawn yet show the coarse picture in a
+    /// session with [`Outputs::preview`](super::Outputs::preview) too, then also before the first round is over; in others
+    /// they have the token of the nearest place that is drawn. The run goes on afterwards as if nothing had been.
     pub fn preview_now(&mut self) -> Result<Vec<Image>> {
         self.begin_preview()?;
         self.step_preview(Duration::MAX)?;
@@ -90,17 +91,29 @@ impl Session {
         let p = self.progress();
         let stage2 = p.finished || matches!(p.stage, Stage::Condition | Stage::Head | Stage::Decode);
         let first = self.first_known();
-        if !self.begun || !stage2 || first >= self.program.places {
+        if !self.begun || !stage2 || (first >= self.program.places && self.program.coarse.is_none()) {
             return Err(none("none yet"));
         }
+        let coarse = self.program.coarse.map(|view| self.executor.read::<f32>(view)).transpose()?;
         let side = self.program.places.isqrt();
         let slots = self.program.tokens(&self.executor)?;
         let Some(previewer) = &mut self.previewer else { return Ok(()) };
         let width = previewer.compiled.tokens.cols();
         let mut tokens = Vec::with_capacity(slots.len());
-        for (slots, order) in slots.chunks(self.program.places * width).zip(&self.orders) {
-            for slot in nearest(order, first, side) {
-                tokens.extend_from_slice(&slots[slot * width..(slot + 1) * width]);
+        let image = self.program.places * width;
+        for (i, (slots, order)) in slots.chunks(image).zip(&self.orders).enumerate() {
+            match &coarse {
+                None => {
+                    let token = |slot: usize| &slots[slot * width..(slot + 1) * width];
+                    nearest(order, first, side).into_iter().for_each(|slot| tokens.extend_from_slice(token(slot)));
+                }
+                Some(coarse) => {
+                    tokens.extend_from_slice(&coarse[i * image..(i + 1) * image]);
+                    for (slot, &place) in order.iter().enumerate().skip(first) {
+                        let to = i * image + place as usize * width;
+                        tokens[to..to + width].copy_from_slice(&slots[slot * width..(slot + 1) * width]);
+                    }
+                }
             }
         }
         previewer.executor.write(previewer.compiled.tokens, &tokens)?;

@@ -95,7 +95,8 @@ pub struct Outputs {
     /// [`Outputs::MOST_MIXED`].
     pub mix: usize,
     /// Pictures of what is drawn so far, while stage 2 runs: [`Session::preview_now`](super::Session::preview_now). They
-    /// take memory of their own.
+    /// take memory of their own. With `preview` too, what is not drawn yet shows the coarse picture, which the session
+    /// encodes for that.
     pub partial_previews: bool,
 }
 
@@ -162,6 +163,8 @@ pub(crate) struct Program {
     pub(crate) given: Option<Given>,
     /// Classes that an image may be mixed of.
     pub(super) mix: usize,
+    /// `[B, L, C]` by place: the tokens of the coarse picture, for previews.
+    pub(super) coarse: Option<View>,
     /// The slots that each round of stage 2 draws.
     pub(super) rounds: Vec<Range<usize>>,
     picture: Option<Picture>,
@@ -257,6 +260,7 @@ impl Program {
             given: None,
             mix: outputs.mix,
             rounds: sampling::rounds(places - outputs.known_places, settings.rounds).into_iter().map(|r| r.1).collect(),
+            coarse: None,
             picture: None,
         };
         if outputs.image {
@@ -279,6 +283,12 @@ impl Program {
             let image = b.kept(batch * vq.image_size(places).pow(2), 3)?.grouped(batch);
             vq.plan_decode(&mut b, discrete.codes(), image)?;
             program.preview = Some(image);
+            if outputs.partial_previews {
+                let vae = needed(&nets.vae, VAE_FILE, "pixels")?;
+                let tokens = b.kept(batch * places, vae.config.z_channels)?.grouped(batch);
+                vae.plan_tokens_of(&mut b, image, tokens)?;
+                program.coarse = Some(tokens);
+            }
         }
         if let Some(inputs) = program.continuous {
             program.continuous(&mut b, nets, settings, inputs, given)?;

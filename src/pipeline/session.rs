@@ -490,8 +490,8 @@ impl Session {
 
     /// Whether the coarse pictures are there.
     pub(super) fn has_previews(&self) -> bool {
-        let p = self.progress();
-        let done = p.finished || !matches!(p.stage, Stage::Prepare | Stage::Encode | Stage::Discrete | Stage::Preview);
+        let left = self.program.plan.segments.iter().skip(self.cursor.segment);
+        let done = left.map(|segment| segment.stage).all(|stage| stage != Stage::Preview);
         self.begun && done && self.program.preview.is_some()
     }
 

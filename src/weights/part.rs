@@ -168,9 +168,10 @@ impl Part {
         if weight.dtype() == DType::F32 {
             return Ok(weight);
         }
+        // The narrow one is only on the way.
+        *self.counter(&weight) -= weight.byte_len() as u64;
         self.check_copy(name, len as u64 * DType::F32.size() as u64)?;
         let wide = concat(name, &[len], std::slice::from_ref(&weight))?;
-        *self.counter(&weight) -= weight.byte_len() as u64;
         *self.counter(&wide) += wide.byte_len() as u64;
         self.taken.insert(name.to_owned(), Taken::Weight(wide.clone()));
         Ok(wide)

@@ -55,6 +55,17 @@ static void turn(const char *folder, uint64_t seed, discon_status expected) {
         request.settings = &settings;
         GIVES(expected, discon_generate(model, device, &request, &images));
         OK(discon_images_free(images));
+        if (expected == DISCON_STATUS_OK) {
+            // Once more on a thread of its own, and given up while it works.
+            discon_session *session;
+            OK(discon_session_new(model, device, NULL, &settings, &session));
+            for (int join = 1; join >= 0; join--) {
+                OK(discon_session_begin(session, &class_, &seed, 1, NULL));
+                OK(discon_session_run_in_background(session, NULL, NULL));
+                if (join) OK(discon_session_join(session));
+            }
+            OK(discon_session_free(session));
+        }
         OK(discon_model_free(model));
     }
     OK(discon_device_free(device));

@@ -14,17 +14,17 @@ static ZEROED: AtomicUsize = AtomicUsize::new(0);
 static ZEROED_CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Calls so far, frees among them.
-pub fn calls() -> usize {
+pub(crate) fn calls() -> usize {
     CALLS.load(Ordering::Relaxed)
 }
 
 /// Bytes that are allocated now.
-pub fn live() -> usize {
+pub(crate) fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
 }
 
 /// Bytes that were asked for as zeros so far, and how often: the engine's aligned memory, but for what tests ask for.
-pub fn zeroed() -> (usize, usize) {
+pub(crate) fn zeroed() -> (usize, usize) {
     (ZEROED.load(Ordering::Relaxed), ZEROED_CALLS.load(Ordering::Relaxed))
 }
 
