@@ -103,8 +103,8 @@ fn check(kernel: &str, case: Case) {
 fn cases(d: usize, sizes: &[(usize, usize, usize, usize, usize)]) -> impl Iterator<Item = Case> {
     sizes.iter().enumerate().flat_map(move |(i, &(groups, queries, places, keys, heads))| {
         (0..3).map(move |lie| {
-            let pairs = d % 2 == 0 && (i + lie) % 2 == 1;
-            let out_pairs = d % 2 == 0 && (i + lie) % 3 == 1;
+            let pairs = d.is_multiple_of(2) && (i + lie) % 2 == 1;
+            let out_pairs = d.is_multiple_of(2) && (i + lie) % 3 == 1;
             let size = if (i + lie) % 4 == 3 { 3.0 } else { 1.0 };
             Case { groups, queries, places, keys, heads, d, lie, pairs, out_pairs, size }
         })
