@@ -72,8 +72,8 @@ pub mod weights;
 
 pub use error::{DeviceProblem, Error, ErrorKind, Result};
 pub use pipeline::{
-    Background, Canceller, Cpu, Device, Edit, Event, Events, Image, Known, Model, OpenOptions, Outputs, Progress, Request,
-    Session, SessionMemory, SessionOptions, Settings, Start, Tokens, pack,
+    Background, Canceller, Cpu, Device, Edit, Event, Events, Image, Known, Model, OpenOptions, Outputs, Progress,
+    Request, Session, SessionMemory, SessionOptions, Settings, Start, Tokens, pack,
 };
 pub use pool::{Job, RawJob, Workers};
 pub use sampling::Order;
