@@ -9,7 +9,8 @@
 //!
 //! Criterion measures; the "elements" of its products are floating-point operations. Below its figures stands a line of
 //! ours: the median time of one run of the op, GFLOP/s beside the peak of what the op multiplies, GB/s beside the speed
-//! of a large read, both measured in the same run, and a hash of what the op wrote first: the same work gives the same
+//! of a large read, both measured in the same run (the read, for products of few rows, by turns with them: memory is not as
+//! fast from minute to minute where others share it), and a hash of what the op wrote first: the same work gives the same
 //! hash. Bytes (every operand once) and FLOPs are those that the op states. So what lies in a cache may be read faster
 //! than memory, and Winograd's convolution, which multiplies 2.25 times less, may be beyond the peak. With
 //! DISCON_BENCH_OUT, the lines also go to that file, for `benches/peers/report.py`.
@@ -23,7 +24,7 @@ use discon::ops::{
     Activation, Attention, COEFFICIENTS, Conv, DiffusionStep, Epilogue, GroupFactors, GroupNorm, GroupStats, HeadNorm,
     Index, Keys, LayerNorm, Linear, Modulation, Noise, Normalised, Op, Operand, Source, SumRows, TokenDraw,
 };
-use discon::peak::Peaks;
+use discon::peak::{LargeRead, Peaks};
 use discon::plan::{Arena, Builder, Cost, Cursor, Plan, Stage, View, Walker};
 use discon::pool::Pool;
 use discon::sampling::philox::Stream;
@@ -75,13 +76,15 @@ struct Case {
     precision: Precision,
     /// FLOPs, of products.
     flops: Option<usize>,
+    /// Whether it is held against reads of memory that take turns with it.
+    beside_reads: bool,
     /// Lays out what the op reads and writes. Several ops are the same op with other operands.
     make: Make,
 }
 
 impl Case {
     fn new(op: &'static str, shape: String, make: impl Fn(&mut Builder) -> Result<Vec<Op>> + 'static) -> Self {
-        Self { op, shape, way: "", precision: Precision::F32, flops: None, make: Box::new(make) }
+        Self { op, shape, way: "", precision: Precision::F32, flops: None, beside_reads: false, make: Box::new(make) }
     }
 
     fn by(self, way: &'static str, precision: Precision) -> Self {
@@ -104,7 +107,9 @@ fn cases() -> Vec<Case> {
         for (way, format, precision) in FORMATS {
             for &m in rows {
                 let make = move |b: &mut Builder| linear(b, m, k, n, format);
-                all.push(Case::new("linear", format!("{m} x {k} x {n}"), make).by(way, precision).flops(2 * m * k * n));
+                let case =
+                    Case::new("linear", format!("{m} x {k} x {n}"), make).by(way, precision).flops(2 * m * k * n);
+                all.push(Case { beside_reads: m <= FEW, ..case });
             }
         }
     }
@@ -359,13 +364,15 @@ impl Subject {
 /// What measures, and what was measured.
 struct Lab {
     pool: Pool,
+    cpu: Cpu,
+    memory: LargeRead,
     peaks: Option<Peaks>,
     lines: Vec<Value>,
 }
 
 impl Lab {
     fn measure(&mut self, criterion: &mut Criterion, case: &Case) -> Result<()> {
-        let (mut subject, mut seconds) = (None, Vec::new());
+        let (mut subject, mut seconds, mut reads) = (None, Vec::new(), Vec::new());
         let mut group = criterion.benchmark_group(case.op);
         group.sampling_mode(SamplingMode::Flat);
         if let Some(flops) = case.flops {
@@ -376,6 +383,9 @@ impl Lab {
             let subject = subject.get_or_insert_with(new);
             bencher.iter_custom(|ops| {
                 seconds.push(subject.seconds(&self.pool, ops));
+                if case.beside_reads {
+                    reads.push(self.memory.bandwidth(&self.cpu));
+                }
                 Duration::from_secs_f64(seconds[seconds.len() - 1] * ops as f64)
             });
         });
@@ -386,15 +396,20 @@ impl Lab {
             return Ok(());
         }
         // Before the samples came those of the warm-up.
-        let mut samples = seconds.split_off(seconds.len() - SAMPLES);
-        samples.sort_by(f64::total_cmp);
-        self.tell(case, &subject, samples[SAMPLES / 2])
+        let median = |mut all: Vec<f64>| {
+            let mut samples = all.split_off(all.len().saturating_sub(SAMPLES));
+            samples.sort_by(f64::total_cmp);
+            samples.get(samples.len() / 2).copied()
+        };
+        let read = median(reads);
+        median(seconds).map_or(Ok(()), |seconds| self.tell(case, &subject, seconds, read))
     }
 
-    fn tell(&mut self, case: &Case, subject: &Subject, seconds: f64) -> Result<()> {
+    /// `read`: bytes a second, if measured by turns with it.
+    fn tell(&mut self, case: &Case, subject: &Subject, seconds: f64, read: Option<f64>) -> Result<()> {
         let peaks = match self.peaks {
             Some(peaks) => peaks,
-            None => *self.peaks.insert(Peaks::measure(&Cpu::new(0)?)?),
+            None => *self.peaks.insert(Peaks::measure(&self.cpu)?),
         };
         let (flops, bytes) = (subject.cost.flops as f64 / seconds, subject.cost.bytes as f64 / seconds);
         println!(
@@ -405,10 +420,10 @@ impl Lab {
             peaks.flops(case.precision).map_or(0.0, |peak| 100.0 * flops / peak),
             case.precision.name(),
             bytes / 1e9,
-            100.0 * bytes / peaks.read_bytes,
+            100.0 * bytes / read.unwrap_or(peaks.read_bytes),
             subject.hash,
         );
-        self.lines.push(json!({
+        let mut line = json!({
             "op": case.op,
             "shape": case.shape,
             "way": case.way,
@@ -417,7 +432,11 @@ impl Lab {
             "flops": subject.cost.flops,
             "bytes": subject.cost.bytes,
             "hash": format!("{:016x}", subject.hash),
-        }));
+        });
+        if let Some(read) = read {
+            line["read_bytes"] = json!(read);
+        }
+        self.lines.push(line);
         Ok(())
     }
 
@@ -449,7 +468,8 @@ fn machine() -> String {
 fn main() -> Result<()> {
     let criterion = Criterion::default().sample_size(SAMPLES).measurement_time(LASTING).warm_up_time(WARM_UP);
     let mut criterion = criterion.nresamples(1000).configure_from_args();
-    let mut lab = Lab { pool: Pool::new(0)?, peaks: None, lines: Vec::new() };
+    let (pool, cpu, memory) = (Pool::new(0)?, Cpu::new(0)?, LargeRead::new()?);
+    let mut lab = Lab { pool, cpu, memory, peaks: None, lines: Vec::new() };
     for case in cases() {
         lab.measure(&mut criterion, &case)?;
     }

@@ -61,9 +61,24 @@ template <int N> DEVICE void load_numbers(float (&x)[N], const float* row, int k
     }
 }
 
-// Eight numbers as four words of pairs, on 16 bytes.
-DEVICE void store_pairs(unsigned* to, const float (&x)[8]) {
-    uint4 words = {bf16_pair(x[0], x[1]), bf16_pair(x[2], x[3]), bf16_pair(x[4], x[5]), bf16_pair(x[6], x[7])};
+// The types of 16 bits that tensor cores multiply.
+struct Bf16 {
+    static DEVICE unsigned pair(float low, float high) { return bf16_pair(low, high); }
+    static DEVICE void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { mma(sums, a, b0, b1); }
+};
+
+struct Half {
+    static DEVICE unsigned pair(float low, float high) { return half_pair(low, high); }
+    static DEVICE void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+        mma_half(sums, a, b0, b1);
+    }
+};
+
+// Eight numbers as four words of pairs of that type, on 16 bytes.
+template <class Number> DEVICE void store_pairs(unsigned* to, const float (&x)[8]) {
+    uint4 words = {
+        Number::pair(x[0], x[1]), Number::pair(x[2], x[3]), Number::pair(x[4], x[5]), Number::pair(x[6], x[7])
+    };
     *(uint4*)to = words;
 }
 

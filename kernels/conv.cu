@@ -1,10 +1,11 @@
 // Conv, twin of src/ops/conv: a convolution over channels-last images as a product, whose input is gathered pixel by pixel,
 // normalised and activated on the way. Sums are f32. panels = ceil(Cout / 16), pixels = B Ho Wo.
 //
-//   conv_bf16        tiles of 128 x 128: grid (ceil(panels / 8), ceil(pixels / 128))
-//   conv_bf16_small  tiles of 64 x 64, where those above would be too few: grid (ceil(panels / 4), ceil(pixels / 64),
+//   conv_bf16        tiles of 128 x 128: grid (ceil(panels / 8) * ceil(pixels / 128)), those of the same pixels one after
+//                    the other
+//   conv_bf16_small  tiles of 64 x 64, where those above would be too few: grid (ceil(panels / 4) * ceil(pixels / 64), 1,
 //                    splits); a tile takes 4096 floats of `partial` times splits
-//   conv_f32         tiles of 64 x 64: grid (ceil(panels / 4), ceil(pixels / 64))
+//   conv_f32         tiles of 64 x 64: grid (ceil(panels / 4) * ceil(pixels / 64))
 // x is numbers: `form` is NUMBERS.
 
 #include "product.cuh"
@@ -79,30 +80,33 @@ struct Pixels {
 };
 
 template <class T> DEVICE void store(const ConvParams& p, int turn, int m0, int c0, Sums<T>& sums, unsigned* memory) {
-    store_bf16<T>(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.out), p.w.skip, m0, c0, sums, memory);
+    store_narrow<T>(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.out), p.w.skip, m0, c0, sums, memory);
 }
 
 KERNEL(conv_bf16, Large::THREADS, ConvParams) {
     SHARED(unsigned, memory, Large::MEMORY);
-    const int turn = turn_now(p.turn), m0 = blockIdx.y * Large::M, c0 = blockIdx.x * Large::N;
+    const int turn = turn_now(p.turn);
+    const TilePlace at(p.w, Large::M, Large::N);
     Sums<Large> sums;
-    product_bf16<Large>(Pixels(p, turn), p.w, memory, m0, c0, 0, pieces(packed_lines(p.w), 16), sums);
-    store<Large>(p, turn, m0, c0, sums, memory);
+    product_narrow<Large>(Pixels(p, turn), p.w, memory, at.m0, at.c0, 0, pieces(packed_lines(p.w), 16), sums);
+    store<Large>(p, turn, at.m0, at.c0, sums, memory);
 }
 
 KERNEL(conv_bf16_small, Small::THREADS, ConvParams) {
     SHARED(unsigned, memory, Small::MEMORY);
-    const int turn = turn_now(p.turn), m0 = blockIdx.y * Small::M, c0 = blockIdx.x * Small::N;
+    const int turn = turn_now(p.turn);
+    const TilePlace at(p.w, Small::M, Small::N);
     Sums<Small> sums;
-    if (product_bf16_split<Small>(Pixels(p, turn), p.w, memory, m0, c0, sums, p.splits, p.partial, p.tickets))
-        store<Small>(p, turn, m0, c0, sums, memory);
+    if (product_narrow_split<Small>(Pixels(p, turn), p.w, memory, at.m0, at.c0, sums, p.splits, p.partial, p.tickets))
+        store<Small>(p, turn, at.m0, at.c0, sums, memory);
 }
 
 KERNEL(conv_f32, 256, ConvParams) {
     SHARED(float, a, 16 * 68);
     SHARED(float, b, 16 * 68);
-    const int turn = turn_now(p.turn), m0 = blockIdx.y * 64, c0 = blockIdx.x * 64;
+    const int turn = turn_now(p.turn);
+    const TilePlace at(p.w, 64, 64);
     float sums[4][4];
-    product_f32(Pixels(p, turn), p.w, a, b, m0, c0, sums);
-    store_f32(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.out), p.w.skip, m0, c0, sums);
+    product_f32(Pixels(p, turn), p.w, a, b, at.m0, at.c0, sums);
+    store_f32(Store{p.epilogue, p.out, turn, p.w.rows}, count(p.out), p.w.skip, at.m0, at.c0, sums);
 }

@@ -1,8 +1,8 @@
-// Products of 16 TILES rows at most with packed bf16 weights, every weight read once.
+// Products of 16 TILES rows at most with packed weights of 16 bits, every weight read once.
 //
 // A source gives the input: all threads call `prepare()` while the first weights are on their way, then `pair(i, line)` is
 // line `line` of row lane / 4 + 8 i as a word of pairs; zeros where there is no such row or line.
-// SHARED_PARTS: it reads the memory into which the sums go at last.
+// Number: their type. SHARED_PARTS: it reads the memory into which the sums go at last.
 #pragma once
 
 #include "product.cuh"
@@ -13,7 +13,8 @@ enum { FEW_WARPS = 8, FEW_STEPS = 4, FEW_ROW = 36 };
 DEVICE constexpr int few_parts(int tiles) { return FEW_WARPS * 16 * tiles * FEW_ROW; }
 
 // Rows as they are, in either form.
-template <int TILES> struct FewRows {
+template <int TILES, class Number_> struct FewRows {
+    using Number = Number_;
     static constexpr bool SHARED_PARTS = false;
     const unsigned* rows[2 * TILES];
     int form;
@@ -30,14 +31,14 @@ template <int TILES> struct FewRows {
         if (!rows[i] || 2 * line >= k) return 0;
         if (form == PAIRS) return rows[i][line];
         const float* x = (const float*)rows[i];
-        return bf16_pair(x[2 * line], 2 * line + 1 < k ? x[2 * line + 1] : 0.0f);
+        return Number::pair(x[2 * line], 2 * line + 1 < k ? x[2 * line + 1] : 0.0f);
     }
 };
 
 // Two panels a block. The warps share out the lines, 8 at a time. A thread loads four outputs of a line at once, so of the
 // four products that it takes part in, product j has as its column g output 4 g + j of the 32.
 template <int TILES, class Source>
-DEVICE void few_bf16(const LinearParams& p, Source& source, float* parts, unsigned* last) {
+DEVICE void few_narrow(const LinearParams& p, Source& source, float* parts, unsigned* last) {
     static_assert(TILES == 1 || TILES == 2, "a thread has four sums at last");
     const int turn = turn_now(p.turn), thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     const int g = lane / 4, q = lane % 4, rows = count(p.x);
@@ -75,7 +76,7 @@ DEVICE void few_bf16(const LinearParams& p, Source& source, float* parts, unsign
                     source.pair(2 * t + 1, line + 4)
                 };
 #pragma unroll
-                for (int j = 0; j < 4; j++) mma(sums[t][j], a, b[s][0][j], b[s][1][j]);
+                for (int j = 0; j < 4; j++) Source::Number::multiply(sums[t][j], a, b[s][0][j], b[s][1][j]);
             }
         }
         step += stride * FEW_STEPS;

@@ -13,6 +13,7 @@ enum { RUN = 64 };
 
 // A block's rows lie in shared memory, RUNS of a split's runs each, so that eight rows are in different banks.
 template <int RUNS> struct NormedRows {
+    using Number = Bf16;
     static constexpr bool SHARED_PARTS = true;
     static constexpr int ROW = RUNS * RUN + 4;
     const NormLinearParams& p;
@@ -58,7 +59,7 @@ template <int RUNS> struct NormedRows {
 template <int TILES, int RUNS> DEVICE void norm_linear(const NormLinearParams& p, unsigned* memory, unsigned* last) {
     static_assert(16 * TILES * NormedRows<RUNS>::ROW >= few_parts(TILES), "the sums have room");
     NormedRows<RUNS> rows(p, memory);
-    few_bf16<TILES>(p.linear, rows, (float*)memory, last);
+    few_narrow<TILES>(p.linear, rows, (float*)memory, last);
 }
 
 KERNEL(norm_linear_few_bf16, BOUNDS(FEW_WARPS * 32, 2), NormLinearParams) {

@@ -146,8 +146,10 @@ struct PairRows {
     }
 };
 
-// How a block cuts its tile: M x N in all, WM x WN a warp, K 32, so many stages of K on their way at once.
-template <int M_, int N_, int WM_, int WN_, int STAGES_> struct Tile {
+// How a block cuts its tile: M x N in all, WM x WN a warp, K 32, so many stages of K on their way at once; and the type of
+// both sides.
+template <int M_, int N_, int WM_, int WN_, int STAGES_, class Number_ = Bf16> struct Tile {
+    using Number = Number_;
     static constexpr int M = M_, N = N_, WM = WM_, WN = WN_, STAGES = STAGES_;
     static constexpr int THREADS = M / WM * (N / WN) * 32;
     static constexpr int WORDS = 16; // of a row: K / 2
@@ -162,6 +164,17 @@ template <int M_, int N_, int WM_, int WN_, int STAGES_> struct Tile {
 DEVICE int a_place(int row, int piece) { return row * 16 + ((piece ^ (row >> 1 & 3)) << 2); }
 DEVICE int b_place(int panel, int line, int piece) { return (panel * 16 + line) * 16 + ((piece ^ (line & 2)) << 2); }
 
+// The tile of a block: `across` of them, which read the same rows, follow each other, so that rows have no limit but that
+// of a grid's first direction.
+struct TilePlace {
+    int m0, c0;
+
+    DEVICE TilePlace(const Packed& w, int rows, int cols) {
+        const int across = pieces(packed_panels(w) * 16, cols);
+        m0 = (int)(blockIdx.x / across) * rows, c0 = (int)(blockIdx.x % across) * cols;
+    }
+};
+
 // A warp's sums. A thread reads four outputs of a line at once, so of the four products that it then takes part in,
 // product j has as its column g output 4 g + j of 32. With g = lane / 4 and q = lane % 4 a thread ends up with
 // at[i][c][h]: rows 16 i + g + 8 (h / 2), columns 32 c + 8 q + 4 (h % 2) and the three behind.
@@ -171,7 +184,7 @@ template <class T> struct Sums {
 
 // sums = rows m0.. of the input times columns c0.. of the panels, over the steps of 32 of K that are begin .. end - 1.
 template <class T, class Input>
-DEVICE void product_bf16(
+DEVICE void product_narrow(
     const Input& input, const Packed& w, unsigned* memory, int m0, int c0, int begin, int end, Sums<T>& sums
 ) {
     constexpr int A_PIECES = T::M * 4 / T::THREADS, B_PIECES = T::N * 4 / T::THREADS;
@@ -207,7 +220,7 @@ DEVICE void product_bf16(
         if constexpr (!Input::COPIES) {
             unsigned* into = memory + step % T::STAGES * T::STAGE;
 #pragma unroll
-            for (int i = 0; i < A_PIECES; i++) store_pairs(into + a_place(first + i * (T::THREADS / 4), piece), held[i]);
+            for (int i = 0; i < A_PIECES; i++) store_pairs<typename T::Number>(into + a_place(first + i * (T::THREADS / 4), piece), held[i]);
         }
     };
 
@@ -248,10 +261,10 @@ DEVICE void product_bf16(
                 const uint4 high = *(const uint4*)(bt + b_place(panel, line + 4, g % 4));
 #pragma unroll
                 for (int i = 0; i < T::DOWN; i++) {
-                    mma(sums.at[i][c][0], words[i], low.x, high.x);
-                    mma(sums.at[i][c][1], words[i], low.y, high.y);
-                    mma(sums.at[i][c][2], words[i], low.z, high.z);
-                    mma(sums.at[i][c][3], words[i], low.w, high.w);
+                    T::Number::multiply(sums.at[i][c][0], words[i], low.x, high.x);
+                    T::Number::multiply(sums.at[i][c][1], words[i], low.y, high.y);
+                    T::Number::multiply(sums.at[i][c][2], words[i], low.z, high.z);
+                    T::Number::multiply(sums.at[i][c][3], words[i], low.w, high.w);
                 }
             }
         }
@@ -262,13 +275,13 @@ DEVICE void product_bf16(
 // The same for split `blockIdx.z` of K, and where there are several, the sum of all: false for blocks that have nothing
 // to store. A tile of the grid takes M N floats of `partial`.
 template <class T, class Input>
-DEVICE bool product_bf16_split(
+DEVICE bool product_narrow_split(
     const Input& input, const Packed& w, unsigned* memory, int m0, int c0, Sums<T>& sums, int splits, float* partial,
     unsigned* tickets
 ) {
     constexpr int COUNT = T::DOWN * T::ACROSS * 4;
     const int steps = pieces(packed_lines(w), 16), split = blockIdx.z;
-    product_bf16<T>(input, w, memory, m0, c0, steps * split / splits, steps * (split + 1) / splits, sums);
+    product_narrow<T>(input, w, memory, m0, c0, steps * split / splits, steps * (split + 1) / splits, sums);
     if (splits == 1) return true;
     float4 all[COUNT];
 #pragma unroll
@@ -276,7 +289,7 @@ DEVICE bool product_bf16_split(
         const float* four = sums.at[i / 4 / T::ACROSS][i / 4 % T::ACROSS][i % 4];
         all[i] = {four[0], four[1], four[2], four[3]};
     }
-    const int tile = blockIdx.y * gridDim.x + blockIdx.x;
+    const int tile = blockIdx.x;
     __syncthreads(); // the tiles' memory holds the word
     if (!join_splits<COUNT, T::THREADS>(
             all, partial + (long long)tile * splits * T::M * T::N, tickets + tile, split, splits, memory
@@ -290,10 +303,10 @@ DEVICE bool product_bf16_split(
     return true;
 }
 
-// Finishes the sums of product_bf16, 32 rows of a warp at a time: they go through the product's shared memory, so that the
+// Finishes the sums of product_narrow, 32 rows of a warp at a time: they go through the product's shared memory, so that the
 // code for four numbers is there once and whole lines are written.
 template <class T>
-DEVICE void store_bf16(const Store& store, int rows, int skip, int m0, int c0, const Sums<T>& sums, unsigned* memory) {
+DEVICE void store_narrow(const Store& store, int rows, int skip, int m0, int c0, const Sums<T>& sums, unsigned* memory) {
     constexpr int ROW = T::WN + 4, LANES = T::WN / 4;
     static_assert(T::MEMORY >= T::THREADS / 32 * 32 * ROW && T::DOWN % 2 == 0, "a warp turns 32 rows round");
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

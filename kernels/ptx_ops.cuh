@@ -19,6 +19,13 @@ DEVICE unsigned bf16_pair(float low, float high) {
     return word;
 }
 
+// The same rounded to f16; beyond 65504 they become infinite.
+DEVICE unsigned half_pair(float low, float high) {
+    unsigned word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+}
+
 DEVICE float half_number(unsigned short bits) {
     float x;
     asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
@@ -35,7 +42,15 @@ DEVICE void mma(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Four 8 x 8 matrices of bf16; lane i gives the address of row i % 8 of matrix i / 8 (16 bytes, aligned) and gets of
+// The same of f16.
+DEVICE void mma_half(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four 8 x 8 matrices of 16-bit numbers; lane i gives the address of row i % 8 of matrix i / 8 (16 bytes, aligned) and gets of
 // each matrix the pair of row lane / 4, columns 2 (lane % 4) and the next.
 DEVICE void ldmatrix(unsigned (&words)[4], const unsigned* row) {
     unsigned at = (unsigned)__cvta_generic_to_shared(row);

@@ -182,9 +182,10 @@ fn a_session_runs_in_the_background() {
 /// A run in the background that is under way, and the shares of its work that it tells.
 fn start(session: Session) -> (Background, Receiver<f64>) {
     let (tell, told) = channel();
-    let background = session.in_background(move |event| match event {
-        Event::Progress(p) => tell.send(p.fraction).unwrap_or(()),
-        _ => (),
+    let background = session.in_background(move |event| {
+        if let Event::Progress(p) = event {
+            tell.send(p.fraction).unwrap_or(());
+        }
     });
     let background = background.unwrap();
     told.recv().unwrap();

@@ -5,7 +5,10 @@
 
 use discon::cuda::Gpu;
 use discon::simd::Isa;
-use discon::{Cpu, DeviceProblem, Error, Image, Model, Outputs, Precision, Request, Session, Settings, verify};
+use discon::{
+    Cpu, Device, DeviceProblem, Edit, Error, Image, Model, Outputs, Precision, Request, Session, SessionOptions,
+    Settings, Start, verify,
+};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -232,4 +235,54 @@ fn pictures_go_through_the_autoencoders() {
         let mean = difference(&[on_gpu.unwrap()], &[on_cpu.unwrap()]);
         assert!(mean <= 0.1, "{mean}");
     }
+}
+
+#[test]
+fn edits_mixes_and_previews_are_those_of_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::open(folder("tiny")).unwrap();
+    let size = model.image_size();
+    let rgb = (0..size * size * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let edit = Edit::Redraw { image: Image::new(size, size, rgb).unwrap(), share: 0.5 };
+    let mixes = vec![vec![(1, 1.0), (2, 3.0)], vec![], vec![(4, 1.0)]];
+    let start = Start { mixes, ..Start::of(edit) };
+    let outputs = Outputs { preview: true, partial_previews: true, ..model.outputs_for(&start).unwrap() };
+    let made = |device: Device| {
+        let mut session = model.session(device, BATCH, &settings(&model), outputs).unwrap();
+        session.begin_with(&[0, 2, 1], &[5, 6, 7], &start).unwrap();
+        let mut partial = Vec::new();
+        while !session.step(Duration::ZERO).unwrap().finished {
+            if partial.is_empty() {
+                partial = session.preview_now().unwrap_or_default();
+            }
+        }
+        assert!(session.preview_now().unwrap() == session.images().unwrap());
+        (partial, session.codes().unwrap(), session.images().unwrap())
+    };
+    let (on_gpu, on_cpu) = (made(gpu.into()), made(Cpu::new(1).unwrap().into()));
+    assert_eq!(on_gpu.1, on_cpu.1);
+    assert!(difference(&on_gpu.0, &on_cpu.0) <= 0.5 && difference(&on_gpu.2, &on_cpu.2) <= 0.5);
+}
+
+#[test]
+fn memory_is_told_to_the_byte_and_limited() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::open_as(folder("tiny"), Precision::Bf16).unwrap();
+    let outputs = Outputs { partial_previews: true, ..Outputs::IMAGE_AND_PREVIEW };
+    let told = model.memory(gpu, BATCH, &settings(&model), outputs).unwrap();
+    assert!(told.on_gpu && told.weights > 0 && told.workers == 0 && told.host() == told.plan && model.gpu_bytes() == 0);
+    let within = |limit| {
+        let options = SessionOptions { memory_limit: Some(limit) };
+        model.session_with(gpu, BATCH, &settings(&model), outputs, &options)
+    };
+    let error = within(told.bytes() - 1).unwrap_err();
+    assert!(matches!(error, Error::Memory { bytes, .. } if bytes == told.bytes()), "{error}");
+    assert_eq!(model.gpu_bytes(), 0);
+    let mut session = within(told.bytes()).unwrap();
+    assert_eq!(session.own_bytes() + model.gpu_bytes(), told.device());
+    begin(&mut session);
+    session.run(|_| ()).unwrap();
+    assert_eq!(session.own_bytes() + model.gpu_bytes(), told.device());
+    let next = model.memory(gpu, BATCH, &settings(&model), outputs).unwrap();
+    assert_eq!((next.weights, next.shared, next.arena, next.previews), (0, 0, told.arena, told.previews));
 }

@@ -68,9 +68,10 @@ fn pictures(session: &Session) -> (Option<Vec<Image>>, Vec<Image>) {
 /// Runs to the end in one of the ways there are.
 fn run(mut session: Session, numbers: &mut Numbers, seen: &Mutex<Option<Vec<Image>>>) -> (Session, Result<()>) {
     let budget = Duration::from_micros(numbers.below(3000) as u64);
-    let keep = |event: &Event| match event {
-        Event::Preview(pictures) => *seen.lock().unwrap() = Some(pictures.clone()),
-        _ => (),
+    let keep = |event: &Event| {
+        if let Event::Preview(pictures) = event {
+            *seen.lock().unwrap() = Some(pictures.clone());
+        }
     };
     let done = match numbers.below(4) {
         0 => session.run(|_| ()),

@@ -148,7 +148,8 @@ def save(fig, name):
 def rates(op, peak):
     """GFLOP/s and GB/s, each with its share of the peak."""
     flops, moved = op["flops"] / op["seconds"], op["bytes"] / op["seconds"]
-    return [r.number(flops / 1e9), f"{flops / peak[op['precision']]:.0%}", r.number(moved / 1e9), f"{moved / peak['read_bytes']:.0%}"]
+    read = op.get("read_bytes", peak["read_bytes"])
+    return [r.number(flops / 1e9), f"{flops / peak[op['precision']]:.0%}", r.number(moved / 1e9), f"{moved / read:.0%}"]
 
 
 RATES = ["GFLOP/s", "of peak", "GB/s", "of a read"]
@@ -157,7 +158,22 @@ RATES = ["GFLOP/s", "of peak", "GB/s", "of a read"]
 def ops_table(about, results):
     peak, ops = profile(results)
     rows = [[op["stage"], op["op"], op["precision"], f"{op['share']:.0%}", *rates(op, peak)] for op in ops]
-    return f"{about['work']}. {r.limits(peak)}\n\n{r.table(['stage', 'op', 'in', 'time', *RATES], rows)}"
+    ops = r.table(["stage", "op", "in", "time", *RATES], rows)
+    return f"{about['work']}. {r.limits(peak)}\n\n{ops}\n{floors(peak, results)}"
+
+
+def floors(peak, results):
+    """By stage: what its products and convolutions, and its attention, would take at the peak of what they multiply, all else in no
+    time; what reading its operands once an op would take; and what it takes."""
+    all_ops = next(x for x in results if "ops" in x)["ops"]
+    rows = []
+    for stage in dict.fromkeys(op["stage"] for op in all_ops):
+        ops = [op for op in all_ops if op["stage"] == stage]
+        arithmetic = sum(op["flops"] / peak[op["precision"]] for op in ops if op["op"] in ("linear", "conv", "attention"))
+        seconds, reading = sum(op["seconds"] for op in ops), sum(op["bytes"] for op in ops) / peak["read_bytes"]
+        rows.append([stage, *(r.number(1e3 * x) for x in (arithmetic, reading, seconds)), f"{arithmetic / seconds:.0%}"])
+    head = ["stage", "products at the peak, ms", "a read of all operands, ms", "measured op by op, ms", "products' share"]
+    return r.table(head, rows)
 
 
 def single_tables(about, results):

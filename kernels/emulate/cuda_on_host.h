@@ -344,20 +344,34 @@ inline float half_number(unsigned short bits) {
     return bits >> 15 ? -size : size;
 }
 
+inline unsigned half_bits(float x) {
+    const unsigned sign = __float_as_uint(x) >> 16 & 0x8000u;
+    const double size = fabs((double)x);
+    if (std::isnan(x)) return 0x7fff;
+    if (size >= 65520.0) return sign | 0x7c00u;
+    // Whole steps of the numbers around it, ties to even; one that rounds up to the next power of two carries over.
+    const int exponent = size < 6.103515625e-05 ? -14 : ilogb(size);
+    const unsigned steps = (unsigned)nearbyint(ldexp(size, 10 - exponent));
+    return sign | (((unsigned)(exponent + 14) << 10) + steps);
+}
+inline unsigned half_pair(float low, float high) { return half_bits(low) | half_bits(high) << 16; }
+
 inline void aligned_16(const void* at) {
     if ((size_t)at % 16) cuda_on_host::die("an address is not on 16 bytes");
 }
 
-inline void mma(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+// `widen` makes of the bits of a number the number.
+template <class Widen>
+void products(unsigned kind, float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, Widen widen) {
     struct Hand {
         float* sums;
         const unsigned* a;
         unsigned b[2];
     } hand{sums, a, {b0, b1}};
-    cuda_on_host::warp(4, &hand, [](cuda_on_host::Meeting& m) {
+    cuda_on_host::warp(kind, &hand, [widen](cuda_on_host::Meeting& m) {
         float a[16][16], b[16][8];
-        auto both = [](unsigned word, float& low, float& high) {
-            low = __uint_as_float(word << 16), high = __uint_as_float(word & 0xffff0000u);
+        auto both = [widen](unsigned word, float& low, float& high) {
+            low = widen(word & 0xffff), high = widen(word >> 16);
         };
         for (int i = 0; i < 32; i++) {
             const Hand& h = *(const Hand*)m.what[i];
@@ -377,6 +391,13 @@ inline void mma(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned 
             }
         }
     });
+}
+
+inline void mma(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    products(4, sums, a, b0, b1, [](unsigned bits) { return __uint_as_float(bits << 16); });
+}
+inline void mma_half(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    products(8, sums, a, b0, b1, [](unsigned bits) { return half_number(bits); });
 }
 
 template <bool TRANSPOSED> void matrices(unsigned (&words)[4], const unsigned* row) {

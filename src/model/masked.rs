@@ -75,10 +75,13 @@ pub struct RoundSettings {
 #[derive(Clone, Copy)]
 struct Work<'a> {
     net: &'a Masked,
-    /// `[G, P, D]`: class and codes
-    prefix: View,
-    /// `[B, L, D]`, by slot: the known tokens
-    known: View,
+    /// Images.
+    batch: usize,
+    /// `[G, L + P, D]`, what the encoder reads: the known tokens by slot, then class and codes. What it reads in a round is
+    /// always contiguous.
+    input: View,
+    /// `[G, L + P, 3 D]`: the same rows' queries, keys and values of its first block, made once.
+    projected: View,
     places: Places,
 }
 
@@ -205,10 +208,10 @@ impl Masked {
         let (front, places) = (self.config.prefix_len(), self.config.seq_len);
         b.once(Key::FirstNullCondition, |b| {
             let z = b.shared(places, self.config.decoder_dim)?;
-            let prefix = b.scratch(front, self.config.encoder_dim)?;
-            let known = b.scratch(places, self.config.encoder_dim)?;
-            self.plan_null_prefix(b, prefix)?;
-            Work { net: self, prefix, known, places: Places::Same }.plan_condition(b, places, 0..places, z)?;
+            let work = Work::over(self, b, 1, 1, Places::Same)?;
+            self.plan_null_prefix(b, work.front())?;
+            work.plan_projected(b, places..places + front)?;
+            work.plan_condition(b, places, 0..places, z)?;
             Ok(z)
         })
     }
@@ -244,10 +247,8 @@ impl<'a> Work<'a> {
     /// Writes the rows that all rounds start from.
     fn start(net: &'a Masked, b: &mut Builder, inputs: &MaskedInputs) -> Result<Self> {
         let MaskedInputs { batch, halves, classes, mix, codes, order } = *inputs;
-        let (d, front, places) = (net.config.encoder_dim, net.config.prefix_len(), net.config.seq_len);
         b.segment(Stage::Condition, 0, 1);
-        let prefix = b.scratch(batch * halves * front, d)?.grouped(batch * halves);
-        let known = b.scratch(batch * places, d)?.grouped(batch);
+        let work = Self::over(net, b, batch, halves, Places::Of(order))?;
         // An image's class in all of its rows.
         let one = |mut view: View| {
             (view.layout.rows, view.layout.row_stride) = (net.config.buffer_size, 0);
@@ -258,54 +259,85 @@ impl<'a> Work<'a> {
             None => Source::Table(net.classes.clone(), from(one(classes))),
             Some(mix) => mix.source(&net.classes, |view| one(view.grouped(batch))),
         };
-        net.plan_prefix(b, class, from(codes), prefix.groups(0..batch))?;
+        let front = work.front();
+        net.plan_prefix(b, class, from(codes), front.groups(0..batch))?;
         if halves == 2 {
-            net.plan_null_prefix(b, prefix.groups(batch..2 * batch))?;
+            net.plan_null_prefix(b, front.groups(batch..2 * batch))?;
         }
-        Ok(Self { net, prefix, known, places: Places::Of(order) })
+        let places = net.config.seq_len;
+        work.plan_projected(b, places..work.input.layout.rows)?;
+        Ok(work)
+    }
+
+    /// Memory for the rows, nothing in it yet.
+    fn over(net: &'a Masked, b: &mut Builder, batch: usize, halves: usize, places: Places) -> Result<Self> {
+        let (groups, rows, d) = (batch * halves, net.config.seq_len + net.config.prefix_len(), net.config.encoder_dim);
+        let input = b.scratch(groups * rows, d)?.grouped(groups);
+        let projected = b.scratch(groups * rows, 3 * d)?.grouped(groups);
+        Ok(Self { net, batch, input, projected, places })
+    }
+
+    /// `[G, P, D]`: the rows of class and codes.
+    fn front(&self) -> View {
+        self.input.rows(self.net.config.seq_len..self.input.layout.rows)
     }
 
     /// The first half, with class and codes, only.
     fn given_half(self) -> Self {
-        let groups = 0..self.known.layout.groups;
+        let groups = 0..self.batch;
         let places = match self.places {
             Places::Same => Places::Same,
             Places::Of(order) => Places::Of(order.groups(groups.clone())),
         };
-        Self { prefix: self.prefix.groups(groups), places, ..self }
+        let [input, projected] = [self.input, self.projected].map(|rows| rows.groups(groups.clone()));
+        Self { input, projected, places, ..self }
     }
 
-    /// Writes the encoder's input rows of the known tokens `[B, slots, C]` of slots `slots`.
+    /// Writes the encoder's rows of the known tokens `[B, slots, C]` of slots `slots`: the same in both halves.
     fn plan_known(&self, b: &mut Builder, slots: Range<usize>, tokens: View) -> Result<()> {
-        let (net, batch, d) = (self.net, self.known.layout.groups, self.known.cols());
+        let (net, batch, d) = (self.net, self.batch, self.input.cols());
+        let given = self.given_half();
         b.scope(|b| {
             let x = b.scratch(batch * slots.len(), d)?.grouped(batch);
             let sum = b.scratch(batch * slots.len(), d)?.grouped(batch);
             b.push(net.token_in.op(tokens, x));
-            let index = self.given_half().places.index(slots.clone(), net.config.prefix_len());
+            let index = given.places.index(slots.clone(), net.config.prefix_len());
             b.push(SumRows::new([Source::Rows(x), Source::Table(net.encoder_positions.clone(), index)], sum));
-            b.push(net.token_norm.op(sum, None, self.known.rows(slots)));
+            b.push(net.token_norm.op(sum, None, given.input.rows(slots.clone())));
             Ok(())
-        })
+        })?;
+        given.plan_projected(b, slots.clone())?;
+        for rows in [self.input, self.projected].map(|rows| rows.rows(slots.clone())) {
+            if rows.layout.groups > batch {
+                b.push(SumRows::copy(rows.groups(0..batch), rows.groups(batch..2 * batch)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the first block's queries, keys and values of `rows`.
+    fn plan_projected(&self, b: &mut Builder, rows: Range<usize>) -> Result<()> {
+        let first = self.net.encoder.first();
+        first.map_or(Ok(()), |block| block.plan_qkv(b, self.input.rows(rows.clone()), self.projected.rows(rows)))
     }
 
     /// Writes encoder and decoder with slots `masked..` known; z `[G, wanted, D]` of the slots `wanted`.
     fn plan_condition(&self, b: &mut Builder, masked: usize, wanted: Range<usize>, z: View) -> Result<()> {
         let net = self.net;
-        let (batch, groups) = (self.known.layout.groups, self.prefix.layout.groups);
+        let groups = self.input.layout.groups;
         let (front, places) = (net.config.prefix_len(), net.config.seq_len);
         let known = places - masked;
         b.scope(|b| {
             let full = b.scratch(groups * (front + places), net.config.decoder_dim)?.grouped(groups);
             b.scope(|b| {
                 let x = b.scratch(groups * (front + known), net.config.encoder_dim)?.grouped(groups);
-                b.push(SumRows::copy(self.prefix, x.rows(0..front)));
-                for half in 0..groups / batch {
-                    let to = x.groups(half * batch..(half + 1) * batch).rows(front..front + known);
-                    b.push(SumRows::copy(self.known.rows(masked..places), to));
-                }
-                for block in &net.encoder {
-                    block.plan(b, x, 0..front + known, net.config.encoder_heads)?;
+                let seen = masked..places + front;
+                b.push(SumRows::copy(self.input.rows(seen.clone()), x));
+                for (i, block) in net.encoder.iter().enumerate() {
+                    match i {
+                        0 => block.plan_projected(b, self.projected.rows(seen.clone()), x, net.config.encoder_heads)?,
+                        _ => block.plan(b, x, 0..front + known, net.config.encoder_heads)?,
+                    }
                 }
                 let h = net.decoder_in.input(b, groups * (front + known))?.grouped(groups);
                 let y = b.scratch(groups * (front + known), net.config.decoder_dim)?.grouped(groups);
@@ -314,10 +346,10 @@ impl<'a> Work<'a> {
                 let position = |index| Source::Table(net.decoder_positions.clone(), index);
                 let of = |slots| position(self.places.index(slots, front));
                 let mask = Source::Table(net.mask_token.clone(), Index::Turn { first: 0, step: 0 });
-                let seen = [Source::Rows(y.rows(0..front)), position(Index::Range { first: 0 })];
+                let seen = [Source::Rows(y.rows(known..known + front)), position(Index::Range { first: 0 })];
                 b.push(SumRows::new(seen, full.rows(0..front)));
                 b.push(SumRows::new([mask, of(0..masked)], full.rows(front..front + masked)));
-                let seen = [Source::Rows(y.rows(front..front + known)), of(masked..places)];
+                let seen = [Source::Rows(y.rows(0..known)), of(masked..places)];
                 b.push(SumRows::new(seen, full.rows(front + masked..front + places)));
                 Ok(())
             })?;

@@ -97,34 +97,69 @@ impl Block {
     /// last block's reader wants. Keys and values come from all rows.
     pub(super) fn plan(&self, b: &mut Builder, x: View, rows: Range<usize>, heads: usize) -> Result<()> {
         let (groups, all, width) = (x.layout.groups, x.layout.rows, x.cols());
-        let wanted = x.rows(rows.clone());
         b.scope(|b| {
-            let h = self.qkv.input(b, groups * all)?.grouped(groups);
-            let attended = b.scratch(groups * rows.len(), width)?.grouped(groups);
-            b.push(self.norm1.op(x, None, h));
-            let (q, k, v) = if rows.len() == all {
+            if rows.len() == all {
                 let qkv = b.scratch(groups * all, 3 * width)?.grouped(groups);
-                b.push(self.qkv.op(h, qkv));
-                (qkv.columns(0..width), qkv.columns(width..2 * width), qkv.columns(2 * width..3 * width))
-            } else {
-                let q = b.scratch(groups * rows.len(), width)?.grouped(groups);
-                let kv = b.scratch(groups * all, 2 * width)?.grouped(groups);
+                self.plan_qkv(b, x, qkv)?;
+                return self.plan_attention(b, thirds(qkv), x, heads);
+            }
+            let q = b.scratch(groups * rows.len(), width)?.grouped(groups);
+            let kv = b.scratch(groups * all, 2 * width)?.grouped(groups);
+            b.scope(|b| {
+                let h = self.qkv.input(b, groups * all)?.grouped(groups);
+                b.push(self.norm1.op(x, None, h));
                 b.push(self.qkv.outputs(0..width).op(h.rows(rows.clone()), q));
                 b.push(self.qkv.outputs(width..3 * width).op(h, kv));
-                (q, kv.columns(0..width), kv.columns(width..2 * width))
-            };
-            let narrow = self.qkv.w.format().is_narrow();
-            b.push(Attention { q, k, v, keys: Keys { first: all, step: 0 }, heads, narrow, out: attended });
-            b.push(self.proj.op(attended, wanted).added(None));
-            Ok(())
+                Ok(())
+            })?;
+            self.plan_attention(b, [q, kv.columns(0..width), kv.columns(width..2 * width)], x.rows(rows.clone()), heads)
         })?;
+        self.plan_mlp(b, x.rows(rows))
+    }
+
+    /// [`Block::plan`] over all rows of `x`, whose queries, keys and values are there: `qkv` `[G, N, 3 D]`.
+    pub(super) fn plan_projected(&self, b: &mut Builder, qkv: View, x: View, heads: usize) -> Result<()> {
+        self.plan_attention(b, thirds(qkv), x, heads)?;
+        self.plan_mlp(b, x)
+    }
+
+    /// Writes queries, keys and values of the rows of `x` `[G, N, D]` into `out` `[G, N, 3 D]`.
+    pub(super) fn plan_qkv(&self, b: &mut Builder, x: View, out: View) -> Result<()> {
         b.scope(|b| {
-            let h = self.fc1.input(b, groups * rows.len())?.grouped(groups);
-            let hidden = self.fc2.input(b, groups * rows.len())?.grouped(groups);
-            b.push(self.norm2.op(wanted, None, h));
-            b.push(self.fc1.op(h, hidden).then(Activation::Gelu));
-            b.push(self.fc2.op(hidden, wanted).added(None));
+            let h = self.qkv.input(b, x.count())?.grouped(x.layout.groups);
+            b.push(self.norm1.op(x, None, h));
+            b.push(self.qkv.op(h, out));
             Ok(())
         })
     }
+
+    /// Adds what the queries `[G, M, D]` find among keys and values `[G, N, D]` to their rows `x` `[G, M, D]`.
+    fn plan_attention(&self, b: &mut Builder, [q, k, v]: [View; 3], x: View, heads: usize) -> Result<()> {
+        b.scope(|b| {
+            let attended = b.scratch(x.count(), x.cols())?.grouped(x.layout.groups);
+            let (narrow, keys) = (self.qkv.w.format().is_narrow(), Keys { first: k.layout.rows, step: 0 });
+            b.push(Attention { q, k, v, keys, heads, narrow, out: attended });
+            b.push(self.proj.op(attended, x).added(None));
+            Ok(())
+        })
+    }
+
+    /// The block's second half, over `x` `[G, N, D]`.
+    fn plan_mlp(&self, b: &mut Builder, x: View) -> Result<()> {
+        let (rows, groups) = (x.count(), x.layout.groups);
+        b.scope(|b| {
+            let h = self.fc1.input(b, rows)?.grouped(groups);
+            let hidden = self.fc2.input(b, rows)?.grouped(groups);
+            b.push(self.norm2.op(x, None, h));
+            b.push(self.fc1.op(h, hidden).then(Activation::Gelu));
+            b.push(self.fc2.op(hidden, x).added(None));
+            Ok(())
+        })
+    }
+}
+
+/// Three matrices that lie side by side.
+fn thirds(all: View) -> [View; 3] {
+    let width = all.cols() / 3;
+    [0, 1, 2].map(|i| all.columns(i * width..(i + 1) * width))
 }

@@ -113,6 +113,14 @@ impl Kernel for Linear {
     }
 }
 
+/// What tensor cores multiply.
+#[cfg(feature = "cuda")]
+#[derive(Clone, Copy)]
+enum Bits16 {
+    Bf16,
+    F16,
+}
+
 /// The kernel of a product on a GPU, its grid, and memory for sums in several runs of K.
 #[cfg(feature = "cuda")]
 struct OnGpu {
@@ -125,31 +133,42 @@ struct OnGpu {
 #[cfg(feature = "cuda")]
 impl OnGpu {
     fn of(op: &Linear) -> Self {
-        // Rows that the kernels of few rows take.
-        let few = if op.w.format() == Format::Bf16 { 32 } else { 16 };
+        // What tensor cores multiply; else f32 is.
+        let number = match op.w.format() {
+            Format::Bf16 => Some(Bits16::Bf16),
+            Format::F16 => Some(Bits16::F16),
+            _ => None,
+        };
         let (rows, k, pairs) = (op.x.view.count(), op.w.cols(), op.x.form == Form::Pairs);
         let panels = op.w.panels(0..op.w.rows()).len();
         let plain = |kernel, grid| Self { kernel, grid, splits: 1, memory: Splits::default() };
-        match (op.w.format() == Format::Bf16, rows <= few) {
-            (false, true) => plain("linear_few_f32", [panels, 1, 1]),
-            (false, false) => plain("linear_f32", Tall::small(panels, rows)),
-            (true, true) => {
-                let tiles = panels.div_ceil(2);
-                let (splits, memory) = split(tiles, k, 256, 16 * 32 * rows.div_ceil(16));
-                let kernel = if rows <= 16 { "linear_few_bf16" } else { "linear_few_bf16_32" };
-                Self { kernel, grid: [tiles, splits, 1], splits, memory }
-            }
-            (true, false) => {
-                let Tall { large, grid, splits, memory } = Tall::of(panels, rows, k);
-                let kernel = match (large, pairs) {
-                    (true, true) => "linear_bf16_pairs",
-                    (true, false) => "linear_bf16_numbers",
-                    (false, true) => "linear_bf16_pairs_small",
-                    (false, false) => "linear_bf16_numbers_small",
-                };
-                Self { kernel, grid, splits, memory }
-            }
+        let Some(number) = number else {
+            return match rows <= 16 {
+                true => plain("linear_few_f32", [panels, 1, 1]),
+                false => plain("linear_f32", Tall::small(panels, rows)),
+            };
+        };
+        if rows <= 32 {
+            let tiles = panels.div_ceil(2);
+            let (splits, memory) = split(tiles, k, 256, 16 * 32 * rows.div_ceil(16));
+            let kernel = match (number, rows <= 16) {
+                (Bits16::Bf16, true) => "linear_few_bf16",
+                (Bits16::Bf16, false) => "linear_few_bf16_32",
+                (Bits16::F16, true) => "linear_few_f16",
+                (Bits16::F16, false) => "linear_few_f16_32",
+            };
+            return Self { kernel, grid: [tiles, splits, 1], splits, memory };
         }
+        let Tall { large, grid, splits, memory } = Tall::of(panels, rows, k);
+        let kernel = match (number, large, pairs) {
+            (Bits16::Bf16, true, true) => "linear_bf16_pairs",
+            (Bits16::Bf16, true, false) => "linear_bf16_numbers",
+            (Bits16::Bf16, false, true) => "linear_bf16_pairs_small",
+            (Bits16::Bf16, false, false) => "linear_bf16_numbers_small",
+            (Bits16::F16, true, _) => "linear_f16",
+            (Bits16::F16, false, _) => "linear_f16_small",
+        };
+        Self { kernel, grid, splits, memory }
     }
 }
 
@@ -157,6 +176,11 @@ impl OnGpu {
 impl Linear {
     /// As the kernel takes it.
     fn on(&self, to: &Launcher<'_>, OnGpu { splits, memory, .. }: &OnGpu) -> Result<abi::Linear> {
+        // A word of the result is of two neighbours; then so are the columns of the panels.
+        if self.out.form == Form::Pairs && !self.w.skip(0).is_multiple_of(2) {
+            let found = format!("rows of {:?} from an odd one on", self.w);
+            return Err(to.unsupported("a product to pairs", "rows of a matrix from an even one on", found));
+        }
         let [partial, tickets] = to.splits(*memory);
         Ok(abi::Linear {
             turn: to.turn(),
@@ -216,13 +240,15 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
 
-    const FORMATS: [(DType, Format); 6] = [
+    const FORMATS: [(DType, Format); 8] = [
         (DType::F32, Format::F32),
         (DType::F16, Format::F32),
         (DType::BF16, Format::Wide),
         (DType::F32, Format::Bf16),
         (DType::BF16, Format::Bf16),
         (DType::F32, Format::Q8),
+        (DType::F16, Format::F16),
+        (DType::F32, Format::F16),
     ];
 
     /// What the format makes of the input.
@@ -232,7 +258,7 @@ mod tests {
             x.iter().map(|x| (x / scale).round_ties_even() * scale).collect::<Vec<_>>()
         };
         match format {
-            Format::F32 | Format::Wide => x.to_vec(),
+            Format::F32 | Format::Wide | Format::F16 => x.to_vec(),
             Format::Bf16 => weight_as(DType::BF16, &[x.len()], x).to_f32(),
             Format::Q8 => x.chunks(k).flat_map(|row| row.chunks(BLOCK)).flat_map(block).collect(),
         }
@@ -248,8 +274,12 @@ mod tests {
         ) {
             let mut lab = Lab::new();
             let (dtype, format) = FORMATS[format];
-            let (x, w, bias, old, gate) =
+            let (mut x, w, bias, old, gate) =
                 (numbers(m * k, 1), numbers((n + first) * k, 2), numbers(n, 3), numbers(m * n, 4), numbers(m * n, 5));
+            // The processor keeps the input, a GPU rounds it: the same of what is f16 already.
+            if format == Format::F16 {
+                x = weight_as(DType::F16, &[x.len()], &x).to_f32();
+            }
             let w = Matrix::pack(&weight_as(dtype, &[n + first, k], &w), format).unwrap().slice_rows(first..first + n);
             let (wide, rounded) = (w.to_f32(), rounded(format, &x, k));
             let activation = [Activation::Identity, Activation::Silu, Activation::Gelu][act];

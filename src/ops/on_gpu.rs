@@ -39,17 +39,34 @@ pub(super) struct Tall {
 impl Tall {
     /// Of `rows` rows, so many panels of columns, and `k` numbers each.
     pub(super) fn of(panels: usize, rows: usize, k: usize) -> Self {
-        let grid = [panels.div_ceil(8), rows.div_ceil(128), 1];
-        if 2 * grid[0] * grid[1] >= BLOCKS {
-            return Self { large: true, grid, splits: 1, memory: Splits::default() };
+        let tiles = panels.div_ceil(8) * rows.div_ceil(128);
+        if 2 * tiles >= BLOCKS {
+            return Self { large: true, grid: [tiles, 1, 1], splits: 1, memory: Splits::default() };
         }
-        let [across, down, _] = Self::small(panels, rows);
-        let (splits, memory) = split(across * down, k, 128, 64 * 64);
-        Self { large: false, grid: [across, down, splits], splits, memory }
+        let [tiles, ..] = Self::small(panels, rows);
+        let (splits, memory) = split(tiles, k, 128, 64 * 64);
+        Self { large: false, grid: [tiles, 1, splits], splits, memory }
     }
 
     /// The grid of tiles of 64 x 64.
     pub(super) fn small(panels: usize, rows: usize) -> [usize; 3] {
-        [panels.div_ceil(4), rows.div_ceil(64), 1]
+        [panels.div_ceil(4) * rows.div_ceil(64), 1, 1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A grid takes 2^31 - 1 blocks across and 65535 in the other directions: 64 pictures of 512 x 512 in f32 among them.
+    #[test]
+    fn grids_of_products_have_room_for_all_rows_that_a_batch_brings() {
+        for (panels, rows, k) in [(8, 64 << 16, 1152), (16, 64 << 18, 1152), (1, 64 << 18, 1152), (192, 64 * 576, 768)]
+        {
+            for grid in [Tall::of(panels, rows, k).grid, Tall::small(panels, rows)] {
+                let [x, y, z] = grid;
+                assert!(x < 1 << 31 && y < 1 << 16 && z < 1 << 16, "{panels} {rows}: {grid:?}");
+            }
+        }
     }
 }

@@ -192,7 +192,7 @@ pub(super) fn multiply<'a>(
     let (format, k) = (w.format(), w.cols());
     let product = Product { x: input.words, rows, w: w.words(), format, k, panels, out };
     match format {
-        Format::F32 | Format::Wide => cx.isa().run(product),
+        Format::F32 | Format::Wide | Format::F16 => cx.isa().run(product),
         Format::Bf16 | Format::Q8 => cx.isa().run_dots(product),
     }
     Sums { data: &memory[..input.rows.len() * width], width, skip: w.skip(cols.start), cols: cols.len() }

@@ -130,6 +130,7 @@ pub(crate) struct Given {
 }
 
 /// The discrete tokens of a plan.
+#[allow(clippy::large_enum_variant, reason = "one a program")]
 #[derive(Debug, Clone, Copy)]
 enum Discrete {
     /// Stage 1's sequences and its draws `[B, L]`.

@@ -268,7 +268,7 @@ impl Session {
                 let what = format!("weights of image {image}");
                 return Err(Error::input(what, "finite numbers, none below 0", weight));
             }
-            if !mix.is_empty() && !(sum > 0.0 && sum.is_finite()) {
+            if !(mix.is_empty() || sum > 0.0 && sum.is_finite()) {
                 let what = format!("weights of image {image}");
                 return Err(Error::input(what, "a finite sum above 0", sum));
             }

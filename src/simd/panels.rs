@@ -9,6 +9,7 @@
 use super::{Job, Simd};
 use crate::tensor::Mat;
 use crate::tensor::packed::{BLOCK, Form, Format, LINE, PANEL, steps_per_unit};
+use half::f16;
 use std::ops::Range;
 
 /// Words of a line.
@@ -47,6 +48,7 @@ impl Job for Product<'_> {
             Format::F32 => self.sweep::<S, Single>(s),
             Format::Wide => self.sweep::<S, WidePair>(s),
             Format::Bf16 => self.sweep::<S, Pair>(s),
+            Format::F16 => self.sweep::<S, HalfPair>(s),
             Format::Q8 => self.sweep::<S, Block>(s),
         }
     }
@@ -147,10 +149,40 @@ impl Kind for Single {
     }
 }
 
+/// How two numbers of a word are widened, the lower first.
+trait Widen {
+    fn widen<S: Simd>(s: S, w: S::I) -> (S::V, S::V);
+}
+
 /// [`Format::Wide`]
 struct WidePair;
 
-impl Kind for WidePair {
+impl Widen for WidePair {
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, w: S::I) -> (S::V, S::V) {
+        (s.pair_low(w), s.pair_high(w))
+    }
+}
+
+/// [`Format::F16`]
+struct HalfPair;
+
+impl Widen for HalfPair {
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, w: S::I) -> (S::V, S::V) {
+        let (mut words, mut low, mut high) = ([0u32; LINE_WORDS], [0.0f32; LINE_WORDS], [0.0f32; LINE_WORDS]);
+        const { assert!(S::LANES <= LINE_WORDS) };
+        // SAFETY: a vector has no more words than there is room for.
+        unsafe { s.store_words(words.as_mut_ptr(), w) };
+        for (word, (low, high)) in words.iter().zip(low.iter_mut().zip(&mut high)) {
+            (*low, *high) = (f16::from_bits(*word as u16).to_f32(), f16::from_bits((*word >> 16) as u16).to_f32());
+        }
+        // SAFETY: as above.
+        unsafe { (s.load_ptr(low.as_ptr()), s.load_ptr(high.as_ptr())) }
+    }
+}
+
+impl<W: Widen> Kind for W {
     const NUMBERS: usize = 2;
     const WORDS: usize = 2;
     const LINES: usize = 1;
@@ -167,7 +199,7 @@ impl Kind for WidePair {
             let w = words(s, w);
             let (mut low, mut high) = ([s.zero(); C], [s.zero(); C]);
             for ((low, high), w) in low.iter_mut().zip(&mut high).zip(w) {
-                (*low, *high) = (s.pair_low(w), s.pair_high(w));
+                (*low, *high) = W::widen(s, w);
             }
             for r in 0..R {
                 let x = s.splat(*x[r].cast());

@@ -6,7 +6,7 @@
 
 use super::{AlignedBytes, DType, Elements, SharedBytes, Weight};
 use crate::error::{Error, Result};
-use half::bf16;
+use half::{bf16, f16};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -77,6 +77,9 @@ pub enum Format {
     Wide,
     /// A line is two bf16 of each row; the input is rounded to bf16.
     Bf16,
+    /// A line is two f16 of each row, for the tensor cores of a GPU, which round the input to f16: beyond 65504 it is
+    /// infinite then. The processor widens them as in [`Format::Wide`], slowly: a reference. No [`Precision`] asks for it.
+    F16,
     /// Sixteen lines of four bytes of each row (value + 128), then a line of the rows' f32 scales: [`BLOCK`] numbers
     /// along K. The input is rounded to signed bytes with a scale for each block.
     Q8,
@@ -87,7 +90,7 @@ impl Format {
     pub const fn lines(self, k: usize) -> usize {
         match self {
             Self::F32 => k,
-            Self::Wide | Self::Bf16 => k.div_ceil(2),
+            Self::Wide | Self::Bf16 | Self::F16 => k.div_ceil(2),
             Self::Q8 => k.div_ceil(BLOCK) * (BLOCK / 4 + 1),
         }
     }
@@ -95,7 +98,7 @@ impl Format {
     /// The form of the input.
     pub const fn form(self) -> Form {
         match self {
-            Self::F32 | Self::Wide => Form::Numbers,
+            Self::F32 | Self::Wide | Self::F16 => Form::Numbers,
             Self::Bf16 => Form::Pairs,
             Self::Q8 => Form::Blocks,
         }
@@ -112,6 +115,7 @@ impl Format {
         match self {
             Self::F32 => (DType::F32, vec![panels, lines, PANEL]),
             Self::Wide | Self::Bf16 => (DType::BF16, vec![panels, lines, PANEL, 2]),
+            Self::F16 => (DType::F16, vec![panels, lines, PANEL, 2]),
             Self::Q8 => (DType::U8, vec![panels, lines, LINE]),
         }
     }
@@ -126,7 +130,7 @@ impl Format {
 /// their form at once: to bring a row into it costs as much as some columns of the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Form {
-    /// f32, for [`Format::F32`] and [`Format::Wide`].
+    /// f32, for [`Format::F32`], [`Format::Wide`] and [`Format::F16`].
     #[default]
     Numbers,
     /// For [`Format::Bf16`]: words of two bf16, rounded to the nearest, ties to even.
@@ -284,6 +288,7 @@ impl Matrix {
             match self.format() {
                 Format::F32 => f32::from_bits(word(col)),
                 Format::Wide | Format::Bf16 => bf16::from_bits((word(col / 2) >> (col % 2 * 16)) as u16).to_f32(),
+                Format::F16 => f16::from_bits((word(col / 2) >> (col % 2 * 16)) as u16).to_f32(),
                 Format::Q8 => {
                     let first = col / BLOCK * (BLOCK / 4 + 1);
                     let byte = (word(first + col % BLOCK / 4) >> (col % 4 * 8)) as u8;
@@ -332,8 +337,12 @@ fn pack<T: Copy>(format: Format, from: &[T], widen: impl Fn(T) -> f32, k: usize,
                         line[lane] = widen(x).to_bits();
                     }
                 }
-                Format::Wide | Format::Bf16 => {
-                    let bits = |x: T| u32::from(bf16::from_f32(widen(x)).to_bits());
+                Format::Wide | Format::Bf16 | Format::F16 => {
+                    let bits = |x: T| {
+                        let x = widen(x);
+                        let half = format == Format::F16;
+                        u32::from(if half { f16::from_f32(x).to_bits() } else { bf16::from_f32(x).to_bits() })
+                    };
                     for (line, pair) in panel.chunks_exact_mut(PANEL).zip(row.chunks(2)) {
                         line[lane] = bits(pair[0]) | pair.get(1).map_or(0, |&x| bits(x) << 16);
                     }
@@ -371,6 +380,8 @@ mod tests {
                 (DType::BF16, Format::Wide, 0.0),
                 (DType::BF16, Format::Bf16, 0.0),
                 (DType::F32, Format::Bf16, 1.0 / 256.0),
+                (DType::F16, Format::F16, 0.0),
+                (DType::F32, Format::F16, 1.0 / 2048.0),
                 (DType::F32, Format::Q8, 0.5 / 127.0),
             ] {
                 let w = weight_as(dtype, &[rows, k], &data);

@@ -65,6 +65,41 @@ fn the_processor_is_not_looked_past_where_it_is_asked_for() {
     }
 }
 
+/// `--kernels`: what lies there is taken in the place of what is embedded, and what is wrong with it is told by its file's name.
+#[test]
+fn kernels_of_a_folder_are_taken() {
+    let Some(driver) = driver() else { return };
+    let driver = driver.to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (out, kernels) = (folder.path().join("one.png"), folder.path().join("kernels"));
+    std::fs::create_dir(&kernels).unwrap();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/ptx/linear.ptx");
+    let ptx = std::fs::read_to_string(own).unwrap();
+    let with = |name: &str, text: &str| {
+        std::fs::remove_dir_all(&kernels).unwrap();
+        std::fs::create_dir(&kernels).unwrap();
+        std::fs::write(kernels.join(name), text).unwrap();
+        generate(&out, &["--device", "cuda", "--kernels", kernels.to_str().unwrap()], driver, &[])
+    };
+    let fails = |name: &str, text: &str, why: &str| {
+        let done = with(name, text);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.code() == Some(1) && said.contains(why), "no `{why}` in: {said}");
+    };
+    // The same again, which this driver only counts.
+    let done = with("linear.ptx", &ptx);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let newer = ptx.replace(".version 8.0", ".version 9.9");
+    fails(
+        "linear.ptx",
+        &newer,
+        "linear.ptx: expected a driver for CUDA 13.9 or newer, for PTX 9.9, found CUDA_ERROR_UNSUPPORTED",
+    );
+    fails("linear.ptx", &ptx.replace("linear_few_f32", "linear_f32_few"), "kernel `linear_few_f32` of ");
+    fails("other.ptx", &ptx, "other.ptx: expected one of advance.ptx, ");
+    fails("readme.txt", "", "folder of kernels: expected files *.ptx, found none in ");
+}
+
 #[test]
 fn a_device_that_nobody_knows_is_an_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use super::abi::{Address, Packed, View};
 use discon::tensor::{Format, Matrix, Weight};
-use half::bf16;
+use half::{bf16, f16};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -271,6 +271,7 @@ pub(crate) fn packed_params(w: &Matrix) -> Packed {
         Format::F32 => 0,
         Format::Wide => 1,
         Format::Bf16 => 2,
+        Format::F16 => 3,
         Format::Q8 => panic!("no kernel takes blocks of bytes"),
     };
     Packed {
@@ -295,6 +296,11 @@ pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
 /// Numbers rounded to bf16.
 pub(crate) fn rounded(x: &[f32]) -> Vec<f32> {
     x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect()
+}
+
+/// Numbers rounded to f16.
+pub(crate) fn halved(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|&x| f16::from_f32(x).to_f32()).collect()
 }
 
 /// Every element within `bound` of the exact one, or within `relative` of its size; NaN is not.

@@ -26,7 +26,11 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
     let groups = if m % 2 == 0 && lie > 0 { 2 } else { 1 };
     let (x, old, gate, bias) = (numbers(m * k, 1), numbers(m * n, 2), numbers(m * n, 3), numbers(n, 4));
     let (w, wide) = packed(n, k, first, format, &numbers((n + first) * k, 5));
-    let read = if format == Format::Bf16 { rounded(&x) } else { x.clone() };
+    let read = match format {
+        Format::Bf16 => rounded(&x),
+        Format::F16 => halved(&x),
+        _ => x.clone(),
+    };
     let mut exact = vec![0.0; m * n];
     for (i, exact) in exact.iter_mut().enumerate() {
         let (row, col) = (&read[i / n * k..][..k], &wide[i % n * k..][..k]);
@@ -37,16 +41,17 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
     }
     let panels = w.panels(0..n).len();
     let grid = match kernel {
-        "linear_few_bf16" | "linear_few_bf16_32" => [panels.div_ceil(2), splits, 1],
         "linear_few_f32" => [panels, 1, 1],
-        "linear_bf16_numbers" | "linear_bf16_pairs" => [panels.div_ceil(8), m.div_ceil(128), 1],
-        "linear_f32" => [panels.div_ceil(4), m.div_ceil(64), 1],
-        _ => [panels.div_ceil(4), m.div_ceil(64), splits],
+        few if few.contains("few") => [panels.div_ceil(2), splits, 1],
+        "linear_bf16_numbers" | "linear_bf16_pairs" | "linear_f16" => [panels.div_ceil(8) * m.div_ceil(128), 1, 1],
+        "linear_f32" => [panels.div_ceil(4) * m.div_ceil(64), 1, 1],
+        _ => [panels.div_ceil(4) * m.div_ceil(64), 1, splits],
     };
-    let (tickets, tile) = match kernel {
-        "linear_few_bf16" => (grid[0], 512),
-        "linear_few_bf16_32" => (grid[0], 1024),
-        _ => (grid[0] * grid[1], 4096),
+    let tickets = grid[0];
+    let tile = match kernel {
+        "linear_few_bf16" | "linear_few_f16" => 512,
+        "linear_few_bf16_32" | "linear_few_f16_32" => 1024,
+        _ => 4096,
     };
     let y = both(|order| {
         let place = LIES[lie];
@@ -118,6 +123,30 @@ fn tall_products_of_pairs_and_numbers() {
         for case in cases(&[1, 17, 64, 130], &WIDTHS) {
             check("linear_bf16_pairs_small", Format::Bf16, true, case);
             check("linear_bf16_numbers_small", Format::Bf16, false, case);
+        }
+    }
+}
+
+/// Kernels of f16 take and leave numbers.
+fn of_numbers(case: Case) -> Case {
+    Case { out_pairs: false, ..case }
+}
+
+#[test]
+fn products_of_f16() {
+    if can_run() {
+        for case in cases(&[1, 17, 64, 130], &WIDTHS) {
+            check("linear_f16_small", Format::F16, false, of_numbers(case));
+        }
+        for case in cases(&[19, 140], &WIDTHS[2..]) {
+            check("linear_f16", Format::F16, false, of_numbers(case));
+        }
+        let widths = [WIDTHS.as_slice(), &[(35, 1300, 5), (48, 2100, 0)]].concat();
+        for case in cases(&[1, 2, 9, 16], &widths) {
+            check("linear_few_f16", Format::F16, false, of_numbers(case));
+        }
+        for case in cases(&[1, 17, 32], &widths) {
+            check("linear_few_f16_32", Format::F16, false, of_numbers(case));
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Every kernel's own source, compiled for the host (`kernels/emulate`), against naive references in f64: odd sizes,
-//! strided views, turns. With KERNELS_SANITIZE set under the address and undefined-behaviour sanitizers (`.ci/kernels`).
+//! strided views, turns. `tests/sanitized-kernels` runs them under the address and undefined-behaviour sanitizers.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -8,6 +8,8 @@
 #[allow(dead_code)]
 #[path = "../../src/cuda/abi.rs"]
 mod abi;
+mod attention;
+mod conv;
 mod diffusion;
 mod group_norm;
 mod lab;

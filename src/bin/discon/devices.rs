@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 /// List what this machine can compute on
 ///
-/// Pictures are made on the processor. GPUs are listed, or why none can be used; the engine does not compute on them yet.
+/// The processor, and the NVIDIA GPUs or why none can be used. `--device` of the other commands takes them by these numbers.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   discon devices

@@ -67,6 +67,10 @@ const TILE_LINES: usize = 4;
 /// Tiles that a convolution is cut into at least, if it has the columns: every thread should find some.
 const TILES: usize = 8;
 
+/// Multiply-adds of a tile, at most, about: two milliseconds of a core, which is what a frame may have to wait for. Tiles
+/// of fewer columns read no weight twice, but each prepares the same pixels for itself.
+const TILE_WORK: usize = 160 << 20;
+
 /// Columns of a tile are a multiple of what the widest kernel takes at once.
 const STRIP: usize = 4 * PANEL;
 
@@ -104,7 +108,8 @@ impl Conv {
     /// Columns a tile. An image alone says how many, lest a picture depends on its batch.
     fn tile_columns(&self) -> usize {
         let lines = self.out.layout.rows / self.out_width.max(1);
-        let across = TILES.div_ceil(lines.div_ceil(self.tile_lines()).max(1));
+        let work = self.tile_lines() * self.out_width * self.out.cols() * self.kernel.pow(2) * self.x.cols();
+        let across = TILES.div_ceil(lines.div_ceil(self.tile_lines()).max(1)).max(work.div_ceil(TILE_WORK));
         self.out.cols().div_ceil(across).next_multiple_of(STRIP)
     }
 
@@ -335,6 +340,60 @@ mod tests {
             let flips = if rounds && norm.is_some() { (9 * cin) as f64 * 2e-4 } else { 0.0 };
             for (isa, y) in lab.run(op) {
                 close(&y, &expected, 1e-6 * (9 * cin) as f64 + flips, isa)?;
+            }
+        }
+    }
+
+    /// A 3x3 convolution over an image of `height` lines, and its weights.
+    fn of_size(lab: &mut Lab, [height, width, cin, cout]: [usize; 4], upsample: bool, w: &[f32]) -> Conv {
+        let up = if upsample { 2 } else { 1 };
+        let x = lab.input(height * width, cin, &numbers(height * width * cin, 1)).grouped(1);
+        let out = lab.output(height * width * up * up, cout).grouped(1);
+        let w = weight_as(DType::F32, &[cout, 9 * cin], w);
+        let filter = Filter::Taps(Matrix::pack(&w, Format::F32).unwrap());
+        let epilogue = Epilogue::default();
+        let (norm, out_width) = (None, width * up);
+        Conv { x, width, norm, filter, kernel: 3, stride: 1, padding: 1, upsample, epilogue, out_width, out }
+    }
+
+    #[test]
+    fn a_tile_is_no_more_than_a_frame_can_wait_for() {
+        // Of a decoder to 256 x 256 pixels.
+        let sizes = [
+            ([16, 16, 512, 512], true, 1),
+            ([32, 32, 512, 512], false, 4),
+            ([64, 64, 256, 256], true, 2),
+            ([128, 128, 128, 128], true, 1),
+            ([256, 256, 128, 128], false, 1),
+        ];
+        for (size, upsample, least) in sizes {
+            let (mut lab, [.., cin, cout]) = (Lab::new(), size);
+            let op = of_size(&mut lab, size, upsample, &vec![0.0; 9 * cin * cout]);
+            let out = op.out();
+            let work = out.tile_rows * out.tile_cols * 9 * cin;
+            assert!(work <= TILE_WORK, "{size:?}: {work} multiply-adds in a tile");
+            assert!(cout.div_ceil(out.tile_cols) >= least, "{size:?}: tiles of {} columns", out.tile_cols);
+            // Nor so little that preparing the pixels counts.
+            assert!(work >= TILE_WORK / 4, "{size:?}: {work} multiply-adds in a tile");
+        }
+    }
+
+    #[test]
+    fn columns_do_not_know_in_which_tile_they_are() {
+        let (cin, cout, strip) = (24, 200, 64);
+        let w = numbers(9 * cin * cout, 2);
+        let mut lab = Lab::new();
+        let op = of_size(&mut lab, [4, 8, cin, cout], false, &w);
+        assert_eq!(op.out().tile_cols, strip);
+        let all = lab.run(op);
+        for first in (0..cout).step_by(strip) {
+            let some = first..cout.min(first + strip);
+            let mut lab = Lab::new();
+            let w = &w[some.start * 9 * cin..some.end * 9 * cin];
+            let op = of_size(&mut lab, [4, 8, cin, some.len()], false, w);
+            for ((isa, all), (_, part)) in all.iter().zip(lab.run(op)) {
+                let rows = all.chunks(cout).flat_map(|row| &row[some.clone()]);
+                assert!(rows.eq(&part), "{some:?} on {isa}");
             }
         }
     }

@@ -190,6 +190,7 @@ impl Launcher<'_> {
             Format::F32 => 0,
             Format::Wide => 1,
             Format::Bf16 => 2,
+            Format::F16 => 3,
             Format::Q8 => return Err(self.unsupported(&format!("`{}`", w.name()), "f32 or bf16", "q8")),
         };
         let start = self.resident(w.name(), w.stored(), w.held())?;

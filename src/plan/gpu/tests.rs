@@ -1,6 +1,7 @@
 //! Which ops share a launch, and that they give what they give one after the other.
 
 use super::*;
+use crate::error::{DeviceProblem, Error};
 use crate::ops::testing::{gpu, numbers, weight_as};
 use crate::ops::{HeadNorm, LayerNorm, Linear, Operand, SumRows};
 use crate::plan::{Builder, Stage};
@@ -80,6 +81,25 @@ fn a_norm_that_others_read_is_not() {
 fn a_norm_of_many_rows_is_not() {
     let names = normed(33, |b, h, _| write_over(b, h));
     assert!(names.is_none_or(|names| names[..2] == ["layer_norm_block", "linear_bf16_pairs_small"]));
+}
+
+/// A word of pairs would have a number of the matrix and one of before it.
+#[test]
+fn pairs_of_rows_from_an_odd_one_on_are_an_error() {
+    let Some(gpu) = gpu() else { return };
+    let (k, n) = (32, 16);
+    let w = Matrix::pack(&weight_as(DType::BF16, &[n + 3, k], &numbers((n + 3) * k, 1)), Format::Bf16).unwrap();
+    let made = |first: usize| {
+        let mut b = Builder::new();
+        let x = b.constant(&numbers(2 * k, 2), k).unwrap();
+        let out = Operand { view: b.kept(2, n / 2).unwrap(), form: Form::Pairs };
+        b.segment(Stage::Encode, 0, 1);
+        b.push(Linear::new(x, &w.slice_rows(first..first + n), None, out));
+        GpuPlan::new(gpu, Arc::default(), &b.finish()).map(|_| ())
+    };
+    let error = made(3).unwrap_err();
+    assert!(matches!(error, Error::Device { problem: DeviceProblem::Unsupported, .. }), "{error}");
+    made(2).unwrap();
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn a_host_written_in_c_has_a_function_and_a_pointer() {
     let count = Arc::clone(&done);
     let pool = pool(3, move |job| {
         let raw = Carried(job.into_raw());
-        if count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             // SAFETY: once, with its own data.
             unsafe { (raw.0.discard)(raw.0.data) };
             return;
