@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS = 6, ROWS = 4, CELL = 112, GAP = 8, FRAME_MS = 16 };
+enum { COLUMNS = 8, ROWS = 5, CELL = 96, GAP = 8, FRAME_MS = 16 };
 enum { WIDTH = COLUMNS * (CELL + GAP) + GAP, HEIGHT = ROWS * (CELL + GAP) + GAP + 16 };
 
 static void must(discon_status status) {
@@ -214,7 +214,7 @@ int main(int argc, char **argv) {
         draw(renderer, &grid);
         double past = (double)(first - start) * ms;
         // Where there is much to see: a cell at work, the others done or still to come.
-        if (shot && !shots && past > seconds * 500 && grid.shows_preview && grid.made >= COLUMNS * 3) {
+        if (shot && !shots && past > seconds * 500 && grid.shows_preview && grid.made > COLUMNS * 2) {
             shoot(renderer, shot);
             shots = 1;
         }

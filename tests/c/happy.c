@@ -262,9 +262,12 @@ static void logged(const char *folder) {
     GIVES(DISCON_STATUS_IO, discon_model_open("/not/here", NULL, &model));
     CHECK(log.lines == 2 && strstr(log.last, "/not/here"));
     GIVES(DISCON_STATUS_REQUEST, discon_set_log(6, hear_log, &log));
-    OK(discon_set_log(DISCON_LOG_LEVEL_OFF, NULL, NULL));
+    OK(discon_set_log(DISCON_LOG_LEVEL_INFO, NULL, NULL)); // nobody
+    GIVES(DISCON_STATUS_IO, discon_model_open("/not/here", NULL, &model));
+    OK(discon_set_log(DISCON_LOG_LEVEL_OFF, hear_log, &log)); // nothing
     GIVES(DISCON_STATUS_IO, discon_model_open("/not/here", NULL, &model));
     CHECK(log.lines == 2);
+    OK(discon_set_log(DISCON_LOG_LEVEL_OFF, NULL, NULL));
 }
 
 int main(int argc, char **argv) {

@@ -79,7 +79,14 @@ struct host {
     discon_job jobs[64];
     int count, end, drop;
     long asked, done;
+    double longest; // seconds that a job took
 };
+
+static double now(void) {
+    struct timespec time;
+    CHECK(!clock_gettime(CLOCK_MONOTONIC, &time));
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
 
 static void spawn(void *user, discon_job job) {
     struct host *host = user;
@@ -100,8 +107,11 @@ static void *serve(void *user) {
         if (!host->count) break;
         discon_job job = host->jobs[--host->count];
         pthread_mutex_unlock(&host->mutex);
+        double start = now();
         job.run(job.data);
+        double took = now() - start;
         pthread_mutex_lock(&host->mutex);
+        if (took > host->longest) host->longest = took;
         host->done++;
     }
     pthread_mutex_unlock(&host->mutex);
@@ -137,6 +147,8 @@ static void on_threads_of_the_host(discon_model *model, const discon_request *re
         pthread_mutex_unlock(&host.mutex);
         for (int i = 0; i < 2; i++) CHECK(!pthread_join(threads[i], NULL));
         CHECK(host.asked > 0 && host.count == 0 && (drop || host.done == host.asked));
+        // One at least helped, or waited for work: it did not just return.
+        CHECK(drop || host.longest > 100e-6);
         pthread_mutex_destroy(&host.mutex);
         pthread_cond_destroy(&host.changed);
     }
