@@ -21,7 +21,7 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -48,21 +48,20 @@ impl Pool {
     /// this returns. [`Error::Threads`] if it panics.
     pub fn new_with(threads: usize, at_start: impl Fn(usize) + Send + Sync + 'static) -> Result<Self> {
         let threads = counted(threads)?;
-        let (at_start, (tell, told), mut started) = (Arc::new(at_start), mpsc::channel(), 0);
+        // Not a channel: who waits at one gets a handle of the standard library's, for as long as the host's thread lives.
+        let (at_start, roll, mut started) = (Arc::new(at_start), Arc::new(Roll::default()), 0);
         let pool = Self::start(threads, |name, work| {
             started += 1;
-            let (worker, at_start, tell) = (started, Arc::clone(&at_start), tell.clone());
+            let (worker, at_start, roll) = (started, Arc::clone(&at_start), Arc::clone(&roll));
             std::thread::Builder::new().name(name).spawn(move || {
                 let called = catch_unwind(AssertUnwindSafe(|| at_start(worker)));
                 drop(at_start);
-                // Nobody listens any more if a thread before this one failed.
-                let _ = tell.send(called.map_err(panic_text));
+                roll.tell(called.map_err(panic_text));
+                drop(roll);
                 work();
             })
         })?;
-        drop(tell);
-        let failed = told.iter().take(threads - 1).find_map(std::result::Result::err);
-        match failed {
+        match roll.wait(threads - 1) {
             Some(reason) => Err(Error::Threads { threads, reason: format!("what they call at their start: {reason}") }),
             None => Ok(pool),
         }
@@ -151,6 +150,34 @@ impl Pool {
             }
         }
         left
+    }
+}
+
+/// How far the threads of a pool have come with what they call at their start.
+#[derive(Default)]
+struct Roll {
+    /// Threads that have called it, and what the first panic said.
+    called: Mutex<(usize, Option<String>)>,
+    bell: Condvar,
+}
+
+impl Roll {
+    fn tell(&self, called: std::result::Result<(), String>) {
+        let mut state = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += 1;
+        if let Err(reason) = called {
+            state.1.get_or_insert(reason);
+        }
+        self.bell.notify_one();
+    }
+
+    /// Waits until `threads` have called, or one has panicked: what that said.
+    fn wait(&self, threads: usize) -> Option<String> {
+        let mut state = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.0 < threads && state.1.is_none() {
+            state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.1.take()
     }
 }
 
