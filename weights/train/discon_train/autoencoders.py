@@ -99,6 +99,9 @@ class VqTask(Task):
         return dict(sizes=self.sizes, sums=self.sums, pool=self.pool)
 
     def load_state(self, state):
+        if not state:  # of a codebook without its history: every code counts as seen once, where it is
+            self.sums = self.net.quantize.embedding.weight.detach().clone()
+            return
         self.sizes, self.sums, self.pool = state["sizes"], state["sums"], state["pool"]
 
     def loss(self, index, gen, step):

@@ -31,6 +31,8 @@ def parser():
         command(part, f"train {part}; continues where it stopped", minutes=minutes, rank=dict(type=int, default=0, help="number of this process of --world"),
                 world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"),
                 extend=dict(action="store_true", help="train on after the cooldown, at the full rate, to a new one"))
+    command("adopt", "start a run from trained parts of a model folder", model=dict(type=pathlib.Path, required=True, help="model folder"),
+            parts=dict(nargs="+", choices=TRAINED, default=["vae", "vq", "rar"], help="which parts (default: vae vq rar)"))
     command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
     command("export", "write the model folder", out=out)
     command("cases", "write the known answers into the model folder", out=out)
@@ -75,6 +77,10 @@ def do(command, args, config, run):
         make_data(args, config, run)
     elif command in TRAINED:
         train_part(command, config, run, args.minutes, getattr(args, "rank", 0), getattr(args, "world", 1), getattr(args, "extend", False))
+    elif command == "adopt":
+        from .adopt import adopt
+        for part, path in adopt(config, run, args.model, args.parts).items():
+            print(f"{part}: {path}")
     elif command == "encode":
         from . import encode
         for kind in [getattr(args, "only", None)] if getattr(args, "only", None) else ["latents", "codes"]:
@@ -111,10 +117,10 @@ def do(command, args, config, run):
 def main(argv=None):
     args = parser().parse_args(argv)
     try:
-        from .data import read_json
+        from .data import read_config
         import torch
         torch.set_num_threads(args.threads)
-        config = read_json(args.config)
+        config = read_config(args.config)
         do(args.command, args, config, args.run or HERE / "runs" / config["name"])
     except TrainError as e:
         print(f"error: {e}", file=sys.stderr)

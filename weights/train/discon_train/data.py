@@ -157,3 +157,21 @@ def read_json(path):
         return json.loads(pathlib.Path(path).read_text())
     except (OSError, ValueError) as e:
         raise TrainError(f"{path}: {e}") from None
+
+
+def merged(base, changes):
+    """`base` with the values of `changes`, section by section."""
+    both = {**base, **changes}
+    return {k: merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in both.items()}
+
+
+def read_config(path):
+    """Settings of a model. A file may name another beside it under `extends` and say only what is different."""
+    config, seen = read_json(path), {pathlib.Path(path).resolve()}
+    while "extends" in config:
+        path = pathlib.Path(path).parent / config.pop("extends")
+        if path.resolve() in seen:
+            raise TrainError(f"{path}: extends itself")
+        seen.add(path.resolve())
+        config = merged(read_json(path), config)
+    return config

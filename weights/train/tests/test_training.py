@@ -11,7 +11,8 @@ from PIL import Image
 
 from discon_train import cases, cli, loop
 from discon_train.autoencoders import VaeTask, VqTask
-from discon_train.data import Images, Order
+from discon_train.data import Images, Order, read_config
+from discon_train.errors import TrainError
 from discon_train.export import export, net_config
 from discon_train.folder import load
 from discon_train.transformers import RarTask, Stage2Task
@@ -169,3 +170,42 @@ def test_order_sees_every_image_once_a_pass():
 def test_images_reads_back_what_was_packed(run):
     images = Images(run / "data", "train")
     assert len(images) == 36 and images.pixels([13])[0].permute(1, 2, 0).numpy().tolist() == images.arrays[1][1].tolist()
+
+
+@pytest.mark.parametrize("part", ["vae", "vq", "rar", "discon"])
+def test_a_run_goes_on_from_a_published_part(part, run, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    for folder in ("data", "latents", "codes"):
+        (tmp_path / folder).symlink_to(run / folder)
+    assert command(tmp_path, "adopt", "--model", str(run / "model"), "--parts", part) == 0
+    state = torch.load(tmp_path / f"{part}.pt", weights_only=False)
+    published = load(run / "model")[1][part].state_dict()
+    assert state["step"] == 0 and all(torch.equal(v, state["net"][k]) for k, v in published.items())
+    assert command(tmp_path, part) == 0
+    after = torch.load(tmp_path / f"{part}.pt", weights_only=False)
+    assert after["step"] == 6
+    first = [(after["net"][k] - v).abs().max() for k, v in published.items()]
+    assert 0 < max(first) < 0.2
+
+
+def test_what_cannot_be_adopted_is_said(run, tmp_path, capsys):
+    other = {**CONFIG, "vae": {**CONFIG["vae"], "net": {**CONFIG["vae"]["net"], "z_channels": 8}}}
+    (tmp_path / "config.json").write_text(json.dumps(other))
+    assert command(tmp_path, "adopt", "--model", str(run / "model"), "--parts", "vae") == 2
+    assert "expected {'z_channels': 8" in capsys.readouterr().err
+    assert command(tmp_path, "adopt", "--model", str(run / "model"), "--parts", "vq") == 0
+    assert command(tmp_path, "adopt", "--model", str(run / "model"), "--parts", "vq") == 2
+    assert "already there" in capsys.readouterr().err
+    assert command(tmp_path, "adopt", "--model", str(tmp_path), "--parts", "vq") == 2
+    assert "discon.json" in capsys.readouterr().err
+
+
+def test_a_config_says_only_what_is_different(tmp_path):
+    (tmp_path / "base.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "other.json").write_text(json.dumps({"extends": "base.json", "name": "other", "discon": {"net": {"discrete": False}}}))
+    config = read_config(tmp_path / "other.json")
+    assert config["name"] == "other" and config["discon"]["net"] == {**CONFIG["discon"]["net"], "discrete": False}
+    assert {k: v for k, v in config.items() if k not in ("name", "discon")} == {k: v for k, v in CONFIG.items() if k not in ("name", "discon")}
+    (tmp_path / "base.json").write_text(json.dumps({"extends": "other.json"}))
+    with pytest.raises(TrainError, match="extends itself"):
+        read_config(tmp_path / "other.json")

@@ -1,0 +1,79 @@
+"""Measures models: the classifier that judges, the claim of the paper, the effect of the settings, and the page that shows them."""
+import argparse
+import json
+import pathlib
+import sys
+
+from .features import HERE, JUDGE
+
+TRAINER = HERE.parent / "train"
+sys.path.insert(0, str(TRAINER))
+
+from discon_train.errors import TrainError  # noqa: E402
+
+RESULTS = HERE / "results"
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="discon_eval", description=__doc__)
+    sub = p.add_subparsers(dest="command", required=True)
+
+    def command(name, text):
+        c = sub.add_parser(name, help=text, description=text)
+        c.add_argument("--run", type=pathlib.Path, required=True, help="the trainer's run folder, of which `data` is read")
+        c.add_argument("--threads", type=int, default=2)
+        return c
+
+    command("judge", "train the classifier on RUN/data and write judge.safetensors")
+    c = command("systems", "compare the systems: writes results/systems.json")
+    c.add_argument("--discon", type=pathlib.Path, default=HERE.parent / "avatars-64", help="model folder")
+    c.add_argument("--continuous", type=pathlib.Path, required=True, help="model folder of the rival without discrete tokens")
+    c.add_argument("--count", type=int, default=1600, help="pictures of a system and a seed")
+    c.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    c.add_argument("--work", type=pathlib.Path, required=True, help="where pictures lie; those that are there are not made again")
+    c = command("settings", "the effect of the sampling's settings: writes results/settings.json")
+    c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
+    c.add_argument("--count", type=int, default=1600)
+    c.add_argument("--work", type=pathlib.Path, required=True)
+    c = sub.add_parser("report", help="write the tables and charts of docs/quality.md from results/")
+    return p
+
+
+def write(name, found):
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(RESULTS / f"{name}.json")
+
+
+def publish_judge(run):
+    from safetensors.torch import save_file
+
+    from discon_train.judge import make_judge
+    net = make_judge(run)
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, JUDGE)
+    print(f"{JUDGE}: {JUDGE.stat().st_size} bytes")
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    try:
+        if args.command == "report":
+            from .report import report
+            report(RESULTS)
+            return 0
+        import torch
+        torch.set_num_threads(args.threads)
+        if args.command == "judge":
+            publish_judge(args.run)
+        elif args.command == "systems":
+            from .systems import systems
+            write("systems", systems(args.run, args.discon, args.continuous, args.count, args.seeds, args.work))
+        else:
+            from .settings import settings
+            write("settings", settings(args.run, args.model, args.count, args.work))
+    except TrainError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

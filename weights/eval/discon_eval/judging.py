@@ -1,0 +1,50 @@
+"""What is measured of a set of pictures."""
+import torch
+
+from .metrics import frechet, nearest, perceptual, precision_recall, psnr, ssim
+
+
+class Yardstick:
+    """The held-out pictures, and the training pictures, in each feature space."""
+
+    def __init__(self, spaces, real, real_labels, train=None):
+        self.spaces, self.real, self.real_labels, self.train = spaces, real, real_labels, train
+        self.of_real = {s.name: s.features(real, "held out") for s in spaces}
+        self.judge = spaces[0]
+        if train is not None:
+            self.of_train = self.judge.features(train, "training")
+
+    def distances(self, pictures, labels, label):
+        """{figure: value} of a set: distance, precision and recall in each space, and the share whose class is seen."""
+        found = {"class accuracy": (self.judge.classes(pictures) == labels).float().mean().item()}
+        for space in self.spaces:
+            features = space.features(pictures, label)
+            found[f"{space.name} distance"] = frechet(features, self.of_real[space.name])
+            found[f"{space.name} precision"], found[f"{space.name} recall"] = precision_recall(features, self.of_real[space.name])
+        return found
+
+    def memorised(self, pictures, label):
+        """How near the nearest training picture is: medians in the judge's space and in pixels (root of the mean square, of 255), and
+        the share that is nearer, in pixels, than 1% of the held-out pictures are. Neighbours are looked for in the judge's space."""
+        if not hasattr(self, "limit"):
+            self.limit = self.near(self.real, "held out")[1].quantile(0.01)
+        space, pixels = self.near(pictures, label)
+        return {"nearest in space": space.median().item(), "nearest in pixels": pixels.median().item(),
+                "nearer than 1% of held out": (pixels < self.limit).float().mean().item()}
+
+    def near(self, pictures, label, neighbours=16):
+        """Of the nearest in space the one that is nearest in pixels: (distance in space [N], in pixels [N])."""
+        features = self.judge.features(pictures, label)
+        space, pixels = [], []
+        for part, f in zip(pictures.split(64), features.split(64)):
+            found = torch.cdist(f, self.of_train).topk(neighbours, dim=1, largest=False)
+            space.append(found.values[:, 0])
+            others = self.train[found.indices.flatten()].view(*found.indices.shape, *part.shape[1:])
+            error = (others.float() - part[:, None].float()).pow(2).mean((2, 3, 4)).sqrt()
+            pixels.append(error.min(1).values)
+        return torch.cat(space), torch.cat(pixels)
+
+
+def rebuilt(space, original, pictures):
+    """{figure: value} of what an autoencoder makes of held-out pictures."""
+    return {"PSNR": psnr(pictures, original), "SSIM": ssim(pictures, original), "perceptual": perceptual(space.stages, pictures, original)}

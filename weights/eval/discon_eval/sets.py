@@ -1,0 +1,47 @@
+"""The sets of pictures that are compared: made by the engine, held out, or rebuilt."""
+import pathlib
+import re
+import subprocess
+
+import numpy as np
+import torch
+
+from discon_train.data import Images
+from discon_train.errors import TrainError
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+ENGINE = ROOT / "target/release/discon"
+
+
+def run(command):
+    """Runs the engine, its progress on the terminal."""
+    try:
+        subprocess.run([str(c) for c in command], check=True)
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise TrainError(f"{' '.join(map(str, command))}: {e}") from None
+
+
+def sample(model, path, count, seed, options=()):
+    """`count` pictures of `discon sample`, classes in turn: (uint8 [N, 3, H, W], class [N]). Made once, then read."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run([ENGINE, "sample", "--model", model, "--count", count, "--seed", seed, "--npz", path, *options])
+    with np.load(path) as made:
+        pictures, labels = made["arr_0"], made["arr_1"]
+    if len(pictures) != count:
+        raise TrainError(f"{path}: expected {count} pictures, found {len(pictures)}; remove it")
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+
+
+def held_out(data, split, per_class=None):
+    """(uint8 [N, 3, H, W], class [N]) of a split of the trainer's data."""
+    images = Images(data, split)
+    index = images.spread(per_class or len(images))
+    return images.pixels(index), images.labels[index]
+
+
+def seconds_a_picture(model, options=(), repeat=9):
+    """Median seconds of one picture, batch 1, by `discon bench`."""
+    command = [ENGINE, "bench", "--model", model, "--json", "--repeat", repeat, *options]
+    text = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
+    return float(re.search(r'"image_seconds":\s*([0-9.e-]+)', text)[1])

@@ -1,0 +1,39 @@
+"""What the settings of sampling do: distance and time when one of them is changed from the model's own."""
+import pathlib
+
+from discon_train.data import read_json
+
+from .features import JudgeSpace, PhotoSpace
+from .judging import Yardstick
+from .sets import held_out, sample, seconds_a_picture
+
+# Settings that are tried, as `discon sample` and the model's `sampling` name them.
+TRIED = {
+    "rounds": ("discon", "ar_steps", (2, 4, 6, 8, 12, 16, 32)),
+    "steps": ("discon", "diffusion_steps", (5, 10, 15, 25, 50)),
+    "guidance": ("discon", "guidance", (1.0, 1.25, 1.5, 2.0, 3.0)),
+    "temperature": ("discon", "temperature", (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)),
+    "discrete-guidance": ("rar", "guidance", (1.0, 1.5, 2.0, 3.0, 4.0)),
+    "discrete-temperature": ("rar", "temperature", (0.7, 0.8, 0.9, 1.0, 1.1)),
+}
+# Those that change how long a picture takes.
+TIMED = ("rounds", "steps")
+
+
+def settings(run, model, count, work):
+    """{"own": {setting: value}, "tried": {setting: [{"value", "seconds", figures}]}}."""
+    own = read_json(pathlib.Path(model) / "discon.json")["sampling"]
+    yardstick = Yardstick([JudgeSpace(), PhotoSpace()], *held_out(pathlib.Path(run) / "data", "test"))
+    found = {"count": count, "own": {name: own[part][key] for name, (part, key, _) in TRIED.items()}, "tried": {}}
+    for name, (part, key, values) in TRIED.items():
+        found["tried"][name] = []
+        for value in sorted({*values, own[part][key]}):
+            options = () if value == own[part][key] else (f"--{name}", value)
+            path = pathlib.Path(work) / ("own.npz" if not options else f"{name}-{value}.npz")
+            pictures, labels = sample(model, path, count, 0, options)
+            row = {"value": value} | yardstick.distances(pictures, labels, f"{name} {value}")
+            if name in TIMED:
+                row["seconds"] = seconds_a_picture(model, options)
+            print(name, " ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True)
+            found["tried"][name].append(row)
+    return found
