@@ -59,17 +59,17 @@ pub struct Normalised {
     pub activation: Activation,
 }
 
-/// Output pixels that a tile should have at least, and lines that it should have where they are wide: a tile's borders
-/// are normalised by its neighbours too.
+/// Output pixels that a tile should have at least, and lines that it should have where they are wide, which is what Winograd's
+/// form makes at once: a tile's borders are normalised by its neighbours too.
 const TILE_PIXELS: usize = 256;
-const TILE_LINES: usize = 4;
+const TILE_LINES: usize = 2;
 
 /// Tiles that a convolution is cut into at least, if it has the columns: every thread should find some.
 const TILES: usize = 8;
 
-/// Multiply-adds of a tile, at most, about: two milliseconds of a core, which is what a frame may have to wait for. Tiles
-/// of fewer columns read no weight twice, but each prepares the same pixels for itself.
-const TILE_WORK: usize = 160 << 20;
+/// Multiply-adds of a tile, at most, about: a millisecond of a core, or two of a busy one, which is what a frame may have to wait
+/// for. Fewer lines cost less than fewer columns, for which each tile prepares the same pixels anew.
+const TILE_WORK: usize = 80 << 20;
 
 /// Columns of a tile are a multiple of what the widest kernel takes at once.
 const STRIP: usize = 4 * PANEL;
