@@ -517,6 +517,26 @@ typedef struct discon_progress {
     uint32_t reserved;
 } discon_progress;
 
+// Told of the progress after each op. Other than 0 cancels the run.
+typedef int32_t (*discon_watch)(void *user, const struct discon_progress *progress);
+
+// What happens to a session in the background. It and what it points to stay only while it is told.
+typedef struct discon_event {
+    // Bytes of this struct.
+    size_t size;
+    // Where the session is, for DISCON_EVENT_KIND_PROGRESS; else null.
+    const struct discon_progress *progress;
+    // The pictures, for the other kinds; else null.
+    const struct discon_images *images;
+    // A discon_event_kind.
+    uint32_t kind;
+    // Zero.
+    uint32_t reserved;
+} discon_event;
+
+// Told of events on the session's thread. Other than 0 cancels the run.
+typedef int32_t (*discon_on_event)(void *user, const struct discon_event *event);
+
 // Bytes that a session takes.
 typedef struct discon_memory {
     // Bytes of this struct: what `discon_memory_init` puts here.
@@ -538,26 +558,6 @@ typedef struct discon_memory {
     // The compiled plan.
     uint64_t plan;
 } discon_memory;
-
-// Told of the progress after each op. Other than 0 cancels the run.
-typedef int32_t (*discon_watch)(void *user, const struct discon_progress *progress);
-
-// What happens to a session in the background. It and what it points to stay only while it is told.
-typedef struct discon_event {
-    // Bytes of this struct.
-    size_t size;
-    // Where the session is, for DISCON_EVENT_KIND_PROGRESS; else null.
-    const struct discon_progress *progress;
-    // The pictures, for the other kinds; else null.
-    const struct discon_images *images;
-    // A discon_event_kind.
-    uint32_t kind;
-    // Zero.
-    uint32_t reserved;
-} discon_event;
-
-// Told of events on the session's thread. Other than 0 cancels the run.
-typedef int32_t (*discon_on_event)(void *user, const struct discon_event *event);
 
 // A picture made of a picture, for `discon_session_edit`.
 typedef struct discon_edit {
@@ -688,23 +688,6 @@ discon_status discon_images_copy(const struct discon_images *images, size_t inde
 // Frees pictures. Null is none.
 discon_status discon_images_free(struct discon_images *images);
 
-// Makes options of `size` bytes (`sizeof`): one image, no preview.
-discon_status discon_session_options_init(struct discon_session_options *options, size_t size);
-
-// Makes a struct of `size` bytes (`sizeof`) for where a session is.
-discon_status discon_progress_init(struct discon_progress *progress, size_t size);
-
-// Makes a struct of `size` bytes (`sizeof`) for what a session costs.
-discon_status discon_memory_init(struct discon_memory *memory, size_t size);
-
-// What a session with these options and settings would take on that device now, to the byte, without taking it. `options` may be null for one image, `settings`
-// for what the model asks for.
-discon_status discon_model_memory(const struct discon_model *model,
-                                  const struct discon_device *device,
-                                  const struct discon_session_options *options,
-                                  const struct discon_settings *settings,
-                                  struct discon_memory *memory);
-
 // Compiles a session and takes its memory. `options` may be null for one image, `settings` for what the model asks for.
 discon_status discon_session_new(const struct discon_model *model,
                                  const struct discon_device *device,
@@ -726,9 +709,6 @@ discon_status discon_session_step(struct discon_session *session, uint64_t budge
 // Works to the end. `watch` may be null; it must not call this session.
 discon_status discon_session_run(struct discon_session *session, discon_watch watch, void *user);
 
-// Says where a session is.
-discon_status discon_session_progress(const struct discon_session *session, struct discon_progress *progress);
-
 // Bytes that this session has alone.
 discon_status discon_session_bytes(const struct discon_session *session, uint64_t *bytes);
 
@@ -744,11 +724,46 @@ discon_status discon_canceller_free(struct discon_canceller *canceller);
 // The images of a finished session.
 discon_status discon_session_images(const struct discon_session *session, struct discon_images **images);
 
-// The coarse pictures of a session that makes them, once stage 1 is through.
-discon_status discon_session_previews(const struct discon_session *session, struct discon_images **images);
-
 // Copies one image of a finished session into the caller's memory.
 discon_status discon_session_image(const struct discon_session *session, size_t index, const struct discon_target *target);
+
+// Copies the continuous tokens of an image by place, after stage 2: `count` is places * channels.
+discon_status discon_session_tokens(const struct discon_session *session, size_t index, float *tokens, size_t count);
+
+// Copies the discrete tokens of an image by place, after stage 1 or where they were given: `count` is places.
+discon_status discon_session_codes(const struct discon_session *session, size_t index, uint32_t *codes, size_t count);
+
+// Frees a session; what runs in the background is cancelled, and waited for. DISCON_STATUS_BUSY, and nothing is freed, while it is at
+// work in another call. Null is none.
+discon_status discon_session_free(struct discon_session *session);
+
+// Runs the batch from where it is to its end on a thread of its own, and returns at once. `on_event` is told some hundred times a
+// second, on that thread; it may be null. Until `discon_session_join` all other calls of this session are DISCON_STATUS_BUSY.
+discon_status discon_session_run_in_background(struct discon_session *session, discon_on_event on_event, void *user);
+
+// Whether the run in the background is over (0 or 1): then `discon_session_join` does not wait.
+discon_status discon_session_is_over(const struct discon_session *session, int32_t *over);
+
+// Waits for the end of the run in the background, and returns how it went: DISCON_STATUS_CANCELLED if it was cancelled. After it the
+// session is as after `discon_session_run`.
+discon_status discon_session_join(struct discon_session *session);
+
+// Makes options of `size` bytes (`sizeof`): one image, no preview.
+discon_status discon_session_options_init(struct discon_session_options *options, size_t size);
+
+// Makes a struct of `size` bytes (`sizeof`) for what a session costs.
+discon_status discon_memory_init(struct discon_memory *memory, size_t size);
+
+// What a session with these options and settings would take on that device now, to the byte, without taking it. `options` may be null for one image, `settings`
+// for what the model asks for.
+discon_status discon_model_memory(const struct discon_model *model,
+                                  const struct discon_device *device,
+                                  const struct discon_session_options *options,
+                                  const struct discon_settings *settings,
+                                  struct discon_memory *memory);
+
+// The coarse pictures of a session that makes them, once stage 1 is through.
+discon_status discon_session_previews(const struct discon_session *session, struct discon_images **images);
 
 // Copies one coarse picture into the caller's memory, once stage 1 is through.
 discon_status discon_session_preview(const struct discon_session *session, size_t index, const struct discon_target *target);
@@ -770,26 +785,11 @@ discon_status discon_session_partial_previews(const struct discon_session *sessi
 // Pictures of what is drawn so far, from one call that takes as long as they need.
 discon_status discon_session_preview_now(struct discon_session *session, struct discon_images **images);
 
-// Copies the continuous tokens of an image by place, after stage 2: `count` is places * channels.
-discon_status discon_session_tokens(const struct discon_session *session, size_t index, float *tokens, size_t count);
+// Makes a struct of `size` bytes (`sizeof`) for where a session is.
+discon_status discon_progress_init(struct discon_progress *progress, size_t size);
 
-// Copies the discrete tokens of an image by place, after stage 1 or where they were given: `count` is places.
-discon_status discon_session_codes(const struct discon_session *session, size_t index, uint32_t *codes, size_t count);
-
-// Runs the batch from where it is to its end on a thread of its own, and returns at once. `on_event` is told some hundred times a
-// second, on that thread; it may be null. Until `discon_session_join` all other calls of this session are DISCON_STATUS_BUSY.
-discon_status discon_session_run_in_background(struct discon_session *session, discon_on_event on_event, void *user);
-
-// Whether the run in the background is over (0 or 1): then `discon_session_join` does not wait.
-discon_status discon_session_is_over(const struct discon_session *session, int32_t *over);
-
-// Waits for the end of the run in the background, and returns how it went: DISCON_STATUS_CANCELLED if it was cancelled. After it the
-// session is as after `discon_session_run`.
-discon_status discon_session_join(struct discon_session *session);
-
-// Frees a session; what runs in the background is cancelled, and waited for. DISCON_STATUS_BUSY, and nothing is freed, while it is at
-// work in another call. Null is none.
-discon_status discon_session_free(struct discon_session *session);
+// Says where a session is.
+discon_status discon_session_progress(const struct discon_session *session, struct discon_progress *progress);
 
 // Generates the images of a request.
 discon_status discon_generate(const struct discon_model *model,

@@ -24,7 +24,7 @@ fn the_header_is_what_the_sources_give() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
     config.header = Some(HEAD.to_owned());
-    let sources = ["status", "allocator", "device", "model", "request", "picture", "session", "edit", "log"];
+    let sources = ["status", "allocator", "device", "model", "request", "picture", "session/mod", "edit", "log"];
     let builder = sources.iter().fold(cbindgen::Builder::new().with_config(config), |builder, name| {
         builder.with_src(root.join("src").join(name).with_extension("rs"))
     });
