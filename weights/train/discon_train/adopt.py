@@ -7,7 +7,7 @@ from .data import Images
 from .errors import TrainError
 from .export import net_config
 from .folder import load
-from .loop import save
+from .loop import DEFAULTS, save
 
 # Of a part's section in discon.json, what export adds to the settings of its network.
 ADDED = {"vae": ("latent_mean", "latent_std")}
@@ -33,5 +33,5 @@ def adopt(config, run, folder, parts):
             raise TrainError(f"{part} of {folder}: expected {wanted[part]}, found {found}")
     for part in parts:
         save(run / f"{part}.pt", dict(step=0, net=nets[part].state_dict(), ema={}, opts=[], task={}, cooldown_from=float("inf"),
-                                      seconds=0.0, settings=config[part]["train"], history=[]))
+                                      seconds=0.0, settings={**DEFAULTS, **config[part]["train"]}, history=[]))
     return {part: run / f"{part}.pt" for part in parts}

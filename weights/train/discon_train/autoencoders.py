@@ -96,13 +96,14 @@ class VqTask(Task):
         self.sizes, self.sums, self.pool = torch.ones(K), torch.zeros(K, C), []
 
     def state(self):
-        return dict(sizes=self.sizes, sums=self.sums, pool=self.pool)
+        return dict(sizes=self.sizes, sums=self.sums, pool=self.pool, free_steps=self.free_steps)
 
     def load_state(self, state):
         if not state:  # of a codebook without its history: every code counts as seen once, where it is
-            self.sums = self.net.quantize.embedding.weight.detach().clone()
+            self.sums, self.free_steps = self.net.quantize.embedding.weight.detach().clone(), -1
             return
         self.sizes, self.sums, self.pool = state["sizes"], state["sums"], state["pool"]
+        self.free_steps = state.get("free_steps", self.free_steps)
 
     def loss(self, index, gen, step):
         ref = self.train_set.batch(index)

@@ -184,8 +184,9 @@ def test_a_run_goes_on_from_a_published_part(part, run, tmp_path):
     assert command(tmp_path, part) == 0
     after = torch.load(tmp_path / f"{part}.pt", weights_only=False)
     assert after["step"] == 6
-    first = [(after["net"][k] - v).abs().max() for k, v in published.items()]
-    assert 0 < max(first) < 0.2
+    # Medians: codes that are not used move far.
+    moved = [(after["net"][k] - v).abs().median() for k, v in published.items()]
+    assert 0 < max(moved) < 0.05
 
 
 def test_what_cannot_be_adopted_is_said(run, tmp_path, capsys):
