@@ -1,4 +1,4 @@
-"""Measures models: the classifier that judges, the claim of the paper, the effect of the settings, and the page that shows them."""
+"""Measures models: the classifier that judges, the claim of the paper, and the effect of the settings."""
 import argparse
 import json
 import pathlib
@@ -35,7 +35,6 @@ def parser():
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
     c.add_argument("--count", type=int, default=1600)
     c.add_argument("--work", type=pathlib.Path, required=True)
-    c = sub.add_parser("report", help="write the tables and charts of docs/quality.md from results/")
     return p
 
 
@@ -57,10 +56,6 @@ def publish_judge(run):
 def main(argv=None):
     args = parser().parse_args(argv)
     try:
-        if args.command == "report":
-            from .report import report
-            report(RESULTS)
-            return 0
         import torch
         torch.set_num_threads(args.threads)
         if args.command == "judge":

@@ -1,7 +1,9 @@
 """What is measured of a set of pictures."""
 import torch
 
-from .metrics import frechet, nearest, perceptual, precision_recall, psnr, ssim
+from discon_train.judge import frechet
+
+from .metrics import perceptual, precision_recall, psnr, ssim
 
 
 class Yardstick:

@@ -1,21 +1,10 @@
-"""Distances between sets of pictures and of their features.
+"""Distances between sets of pictures and of their features, beside the Fréchet distance, which the trainer has too.
 
-Fréchet distance: Heusel et al. 2017 (1706.08500). Precision and recall by nearest neighbours: Kynkäänniemi et al. 2019
-(1904.06991). SSIM: Wang et al. 2004. Perceptual distance: the form of LPIPS (Zhang et al. 2018, 1801.03924) without its learnt weights.
+Precision and recall by nearest neighbours: Kynkäänniemi et al. 2019 (1904.06991). SSIM: Wang et al. 2004. Perceptual distance: the form
+of LPIPS (Zhang et al. 2018, 1801.03924) without its learnt weights.
 """
 import torch
 import torch.nn.functional as F
-
-
-def frechet(a, b):
-    """Distance of the normal distributions fitted to features a [N, D] and b [M, D]."""
-    a, b = a.double(), b.double()
-    ca, cb = torch.cov(a.T), torch.cov(b.T)
-    # ca cb has the eigenvalues of the symmetric root(ca) cb root(ca), which none can be below 0.
-    values, vectors = torch.linalg.eigh(ca)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    trace = torch.linalg.eigvalsh(root @ cb @ root).clamp(min=0).sqrt().sum()
-    return ((a.mean(0) - b.mean(0)).pow(2).sum() + ca.trace() + cb.trace() - 2 * trace).item()
 
 
 def radii(points, k):
@@ -33,12 +22,6 @@ def precision_recall(made, real, k=3):
     return covered(made, real, radii(real, k)), covered(real, made, radii(made, k))
 
 
-def nearest(points, others):
-    """Distance [N] and index [N] of the nearest of `others` to every point."""
-    found = [torch.cdist(part, others).min(1) for part in points.split(256)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
-
-
 def psnr(a, b):
     """Mean over pictures, dB. a and b: uint8 [N, 3, H, W]."""
     error = (a.float() - b.float()).pow(2).mean((1, 2, 3)).clamp(min=1e-10)
@@ -48,11 +31,11 @@ def psnr(a, b):
 def ssim(a, b):
     """Mean over pictures and channels, 11 x 11 Gaussian window of deviation 1.5. a and b: uint8 [N, 3, H, W]."""
     g = torch.exp(-((torch.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
-    window = (g / g.sum())[:, None] * (g / g.sum())[None]
+    window = ((g / g.sum())[:, None] * (g / g.sum())[None]).double()
     blur = lambda x: F.conv2d(x.flatten(0, 1)[:, None], window[None, None])
     found = []
     for x, y in zip(a.split(256), b.split(256)):
-        x, y = x.float() / 255, y.float() / 255
+        x, y = x.double() / 255, y.double() / 255
         mx, my = blur(x), blur(y)
         vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
         c1, c2 = 0.01**2, 0.03**2

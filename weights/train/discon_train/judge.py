@@ -54,11 +54,14 @@ def features(net, pictures, batch=64):
 
 
 def frechet(a, b):
-    """Distance of the normal distributions fitted to features a [N, D] and b [M, D]."""
+    """Distance of the normal distributions fitted to features a [N, D] and b [M, D] (Heusel et al. 2017, 1706.08500)."""
     a, b = a.double(), b.double()
     ca, cb = torch.cov(a.T), torch.cov(b.T)
-    root = torch.linalg.eigvals(ca @ cb).real.clamp(min=0).sqrt().sum()
-    return ((a.mean(0) - b.mean(0)).pow(2).sum() + ca.trace() + cb.trace() - 2 * root).item()
+    # ca cb has the eigenvalues of the symmetric root(ca) cb root(ca), of which none can be below 0.
+    values, vectors = torch.linalg.eigh(ca)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    trace = torch.linalg.eigvalsh(root @ cb @ root).clamp(min=0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)).pow(2).sum() + ca.trace() + cb.trace() - 2 * trace).item()
 
 
 def make_judge(run):
