@@ -53,7 +53,8 @@ fn compiled(file: &str) -> PathBuf {
     let to = folder.join(format!("{file}.so"));
     let time = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
     let header = kernels.join("emulate/cuda_on_host.h");
-    let sources = [&kernels, &kernels.join("emulate")].into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let folders = [kernels.clone(), kernels.join("emulate")];
+    let sources = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let sources = sources.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some());
     let newest = sources.filter_map(|p| time(&p)).max();
     if time(&to) < newest {
