@@ -88,8 +88,10 @@ fn compile(kernels: &Path, name: &str, out: &Path) -> Result<PathBuf, Box<dyn Er
         )
     })?;
     let to = out.join(name).with_extension("ptx");
+    // The second line has the flags of all files, `NAME: FLAGS` below it those of one.
     let options = read(&kernels.join("COMPILER"))?;
-    let flags = options.lines().nth(1).unwrap_or_default().split_whitespace();
+    let own = options.lines().skip(2).find_map(|line| line.split_once(':').filter(|(of, _)| *of == name));
+    let flags = own.map(|(_, flags)| flags).or(options.lines().nth(1)).unwrap_or_default().split_whitespace();
     let output = Command::new(&nvcc).arg("-ptx").args(flags).arg(&source).arg("-o").arg(&to).output();
     let output = output.map_err(|e| format!("{}: {e}", nvcc.display()))?;
     if !output.status.success() {

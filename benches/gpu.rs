@@ -5,6 +5,7 @@
 //! cargo bench --features cuda --bench gpu -- product:64x768x3072   # others
 //! cargo bench --features cuda --bench gpu -- --list                # names them
 //! cargo bench --features cuda --bench gpu -- --once                # each a few times, the clock does not matter
+//! cargo bench --features cuda --bench gpu -- --no-wgmma            # on a Hopper: without the kernels for it alone
 //! ```
 //!
 //! `product:MxKxN` is `[M, K]` in pairs of bf16 times `[N, K]` of bf16, to pairs; `attention:HxPxD` is H heads, in groups of
@@ -170,10 +171,10 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Result<Self> {
+    fn new(wgmma: bool) -> Result<Self> {
         let context = Context::primary(&Device::open(0)?)?;
         let stream = Stream::new(&context)?;
-        let gpu = Gpu::in_context(context, None)?;
+        let gpu = Gpu::in_context(context, None)?.with_wgmma(wgmma);
         // SAFETY: it lives as long as the plans, which do not leave `measure`; this thread alone uses it, and records no graph
         // of it but those of the plans.
         let gpu = unsafe { gpu.with_stream(stream.as_raw()) }?;
@@ -230,12 +231,13 @@ fn mean(words: &[u32], form: Form) -> f64 {
 }
 
 fn run() -> Result<ExitCode> {
-    let (mut once, mut cases) = (false, Vec::new());
+    let (mut once, mut wgmma, mut cases) = (false, true, Vec::new());
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             // What cargo says.
             "--bench" => {}
             "--once" => once = true,
+            "--no-wgmma" => wgmma = false,
             "--list" => {
                 CASES.iter().for_each(|case| println!("{case}"));
                 return Ok(ExitCode::SUCCESS);
@@ -246,8 +248,8 @@ fn run() -> Result<ExitCode> {
     if cases.is_empty() {
         cases = CASES.iter().map(|case| Case::parse(case)).collect::<Result<_>>()?;
     }
-    let lab = Lab::new()?;
-    let engine = format!("discon {}", env!("CARGO_PKG_VERSION"));
+    let lab = Lab::new(wgmma)?;
+    let engine = format!("discon {}{}", env!("CARGO_PKG_VERSION"), if wgmma { "" } else { " without wgmma" });
     let device = lab.gpu.device();
     println!(
         "{}",

@@ -9,11 +9,11 @@
 #   images    pictures: b and l alone, b in a batch of 64, beside PyTorch; images-b, images-l and images-b-64 are one each
 #   kernels   every op of a picture of b
 # From the environment: PYTHON, one with torch, numpy and safetensors (python3); TIMES, runs of each engine by turns (2); LIMIT, seconds
-# of a check (300). To try this script without a GPU: `. tests/emulated-gpu --env`, then QUICK=1, which takes tiny sizes, and
-# PEER_DEVICE=cpu, for PyTorch; the figures mean nothing then, and `kernels` takes hours to measure the peaks of an emulation.
+# of a check (300); RACE_LIMIT, of one under racecheck (1800). tests/gpu-script tries this script without a GPU: QUICK=1 takes tiny sizes,
+# PEER_DEVICE=cpu is for PyTorch; the figures mean nothing then.
 # Exits 2 if there is no GPU, 1 if anything failed; all else is done before.
 set -uo pipefail
-usage() { sed -n '3,14s/^# //p' "$0" >&2; exit 64; }
+usage() { sed -n '3,/^set/s/^# //p' "$0" >&2; exit 64; }
 [[ $# -ge 3 ]] || usage
 sources=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 pack=$(realpath "$1") out=$(realpath -m "$2")
@@ -29,7 +29,7 @@ for part; do
 done
 [[ -f $pack/bin.tar.gz ]] || { echo "gpu.sh: no bin.tar.gz in $pack; benches/gpu-pack makes it" >&2; exit 64; }
 
-python=${PYTHON:-python3} quick=${QUICK:-} limit=${LIMIT:-300}
+python=${PYTHON:-python3} quick=${QUICK:-} limit=${LIMIT:-300} race_limit=${RACE_LIMIT:-1800}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out" && tar -C "$work" -xzf "$pack/bin.tar.gz" || exit 1
@@ -91,21 +91,25 @@ do_check() {
     mapfile -t run < <(tests driver-tests)
     check "the driver's layer" "${run[@]}" hardware::
   fi
+  local model=weights/avatars-64
+  [[ -z $quick ]] || model=tests/fixtures/tiny
   for dtype in f32 bf16; do
-    check "avatars-64 against its cases, $dtype" "$bin/discon" verify weights/avatars-64 --device cuda --dtype $dtype --tolerance-report
+    check "${model##*/} against its cases, $dtype" "$bin/discon" verify $model --device cuda --dtype $dtype --tolerance-report
   done
   "$python" benches/peers/gpu table "$out/gpu-check.jsonl"
 }
 
 do_sanitize() {
   begin_checks
-  local sanitizer tool run
+  local sanitizer tool run limit=$limit
   sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer) || {
     failed+=("sanitize: compute-sanitizer is not installed")
     return
   }
   mapfile -t run < <(tests library-tests)
   for tool in memcheck racecheck; do
+    # It takes many times as long.
+    [[ $tool != racecheck ]] || limit=$race_limit
     local under=("$sanitizer" --tool "$tool" --error-exitcode 99 --print-limit 20)
     for dtype in f32 bf16; do
       check "$tool: pictures, $dtype" "${under[@]}" "$bin/discon" bench --device cuda --model tests/fixtures/tiny --dtype $dtype \
@@ -134,7 +138,8 @@ peers() {
 
 do_parts() {
   local given=()
-  [[ -z $quick ]] || given=(product:2x64x96 product:40x64x96 attention:4x20x24 --once)
+  [[ $devices != *'"compute_capability":"9.0"'* ]] || given+=(--wgmma)
+  [[ -z $quick ]] || given+=(product:2x64x96 product:40x64x96 attention:4x20x24 --once)
   peers parts "${given[@]}" --bench "$bin/gpu-bench" --out "$out/gpu-parts.jsonl"
 }
 

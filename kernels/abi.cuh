@@ -169,7 +169,7 @@ struct TokenDrawParams {
 static_assert(sizeof(TokenDrawParams) == 144, "the host mirrors this");
 
 struct DiffusionStepParams {
-    int* turn;
+    const int* turn;
     View eps;     // [N, 2 C], or with guidance [2 N, 2 C]
     View factors; // [1, 7]
     View noise;   // [N, C]
@@ -179,7 +179,7 @@ struct DiffusionStepParams {
     float clip;
     int guided;
     int clipped;
-    int advance;  // 1: the turn is one more afterwards
+    int unused;
 };
 static_assert(sizeof(DiffusionStepParams) == 160, "the host mirrors this");
 

@@ -1,7 +1,7 @@
 // DiffusionStep, twin of src/ops/diffusion_step.rs: guidance, the clean estimate and its clip, the posterior's mean, the
 // learned variance, the noise. x in place.
 //
-//   diffusion_step  any grid, at best ceil(N C / 256) blocks; one block where `advance` is set
+//   diffusion_step  any grid, at best ceil(N C / 256) blocks
 
 #include "common.cuh"
 
@@ -26,9 +26,5 @@ KERNEL(diffusion_step, 256, DiffusionStepParams) {
         const float log_variance = fmaf(share, max_log - min_log, min_log);
         const float factor = noisy * (expf(log_variance * 0.5f) * p.temperature);
         *to = fmaf(factor, row_of<const float>(p.noise, turn, row)[c], mean);
-    }
-    if (p.advance) {
-        __syncthreads();
-        if (threadIdx.x == 0) *p.turn = turn + 1;
     }
 }

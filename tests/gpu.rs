@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
 use discon::cuda::Gpu;
+use discon::plan::{Cost, Profile};
 use discon::simd::Isa;
 use discon::{
     Cpu, Device, DeviceProblem, Edit, Error, Image, Model, Outputs, Precision, Request, Session, SessionOptions,
@@ -201,10 +202,26 @@ fn a_profile_names_every_op_and_changes_nothing() {
         begin(&mut session);
         session.run(|_| ()).unwrap();
         assert!(session.images().unwrap() == images);
-        let ops = &session.profile().unwrap().ops;
-        ops.iter().map(|op| (op.stage.name(), op.name, op.calls, op.cost)).collect::<Vec<_>>()
+        session.profile().unwrap().clone()
     };
-    assert_eq!(profiled(gpu.into()), profiled(Cpu::new(1).unwrap().into()));
+    let ops = |profile: &Profile| {
+        profile.ops.iter().map(|op| (op.stage.name(), op.name, op.calls, op.cost)).collect::<Vec<_>>()
+    };
+    let (on_gpu, on_cpu) = (profiled(gpu.into()), profiled(Cpu::new(1).unwrap().into()));
+    assert_eq!(ops(&on_gpu), ops(&on_cpu));
+    // All of it by kernel too.
+    let all = |parts: &mut dyn Iterator<Item = (u64, Cost)>| {
+        parts.fold((0, Cost::default()), |(calls, cost), (more, other)| (calls + more, cost + other))
+    };
+    let by_op = all(&mut on_gpu.ops.iter().map(|op| (op.calls, op.cost)));
+    assert_eq!(all(&mut on_gpu.kernels.iter().map(|kernel| (kernel.calls, kernel.cost))), by_op);
+    let times = |times: &mut dyn Iterator<Item = Duration>| times.sum::<Duration>();
+    let by_op = times(&mut on_gpu.ops.iter().map(|op| op.time));
+    assert_eq!(times(&mut on_gpu.kernels.iter().map(|kernel| kernel.time)), by_op);
+    for name in ["linear_few_f32", "token_draw", "diffusion_step", "conv_f32"] {
+        assert_eq!(on_gpu.kernels.iter().filter(|kernel| kernel.name == name).count(), 1, "{name}");
+    }
+    assert!(on_cpu.kernels.is_empty());
 }
 
 #[test]

@@ -4,6 +4,9 @@ import results as r
 STAGE_TARGETS = {1: {"discrete": 3.0, "head": 5.0, "image": 3.0}, 64: {"image": 1.2}}
 """By batch, at sizes b and l: how many times faster than the fastest peer."""
 
+NO_WGMMA = f"{r.OURS} without wgmma"
+"""Ours on a Hopper without the kernels for it alone: not a peer."""
+
 BESIDE_PEER, OF_COPY = "of the fastest peer", "of a copy"
 PART_TARGETS = {
     ("product", "4096 x 4096 x 4096"): (0.8, BESIDE_PEER),
@@ -34,7 +37,7 @@ def beside_peer(results):
     """By part: the fastest peer's time over ours, and the target of that."""
     seconds, found = part_seconds(results), {}
     for name, ours in seconds.get(r.OURS, {}).items():
-        peers = [s[name] for p, s in seconds.items() if p != r.OURS and name in s]
+        peers = [s[name] for p, s in seconds.items() if p not in (r.OURS, NO_WGMMA) and name in s]
         aim, of = PART_TARGETS.get(name, (None, None))
         if peers:
             found[name] = min(peers) / ours, aim if of == BESIDE_PEER else None
@@ -96,17 +99,21 @@ def parts(about, results):
 
 
 def kernels(about, results):
-    """Ops of a picture, those of the most time first, beside what the GPU can do at most."""
+    """Ops of a picture, then kernels, those of the most time first, beside what the GPU can do at most."""
     run, head = next(x for x in results if "ops" in x), "{work}; {machine}".format(**about)
-    whole, peak = sum(op["seconds"] for op in run["ops"]), run["peak"]
-    rows = []
-    for op in sorted(run["ops"], key=lambda op: -op["seconds"]):
-        flops, moved = (op[k] / max(op["seconds"], 1e-9) for k in ("flops", "bytes"))
-        rows.append([op["stage"], op["op"], f"{op['calls']:.0f}", r.number(1e3 * op["seconds"]), f"{op['seconds'] / whole:.0%}",
-                     r.number(flops / 1e9), f"{flops / peak[op['precision']]:.0%} of {op['precision']}", r.number(moved / 1e9),
-                     f"{moved / peak['read_bytes']:.0%}"])
-    columns = ["stage", "op", "calls", "ms", "of all", "GFLOP/s", "of peak", "GB/s", "of a copy"]
-    return f"{head}. Each op by itself, between two events. {r.limits(peak)}\n\n{r.table(columns, rows)}"
+    peak = run["peak"]
+
+    def table(entries, names):
+        whole, rows = sum(x["seconds"] for x in entries), []
+        for x in sorted(entries, key=lambda x: -x["seconds"]):
+            flops, moved = (x[k] / max(x["seconds"], 1e-9) for k in ("flops", "bytes"))
+            rows.append([*(x[name] for name in names), f"{x['calls']:.0f}", r.number(1e3 * x["seconds"]), f"{x['seconds'] / whole:.0%}",
+                         r.number(flops / 1e9), f"{flops / peak[x['precision']]:.0%} of {x['precision']}", r.number(moved / 1e9),
+                         f"{moved / peak['read_bytes']:.0%}"])
+        return r.table([*names, "calls", "ms", "of all", "GFLOP/s", "of peak", "GB/s", "of a copy"], rows)
+
+    tables = [table(run["ops"], ["stage", "op"]), table(run["kernels"], ["kernel"])]
+    return "\n\n".join([f"{head}. Each op by itself, between two events. {r.limits(peak)}", *tables])
 
 
 def checks(about, results):

@@ -58,22 +58,38 @@ struct Fiber {
     void* fake_stack = nullptr;
     unsigned number = 0;
     bool done = false;
+    bool fenced = false;                   // since the last group of a warp group's products
     std::vector<std::vector<Copy>> copies; // groups, the newest last and open
+    std::vector<size_t> brought;           // 16-byte pieces of the memory below that products may not read yet
 };
 
 // Where some threads wait for each other.
 struct Meeting {
     unsigned arrived = 0, round = 0;
-    const void* what[32];
+    const void* what[128];
     unsigned kind = 0;
 };
+
+// A thread's share of a warp group's product, and all of it: wgmma_on_host.h.
+struct Product {
+    float* sums;
+    const unsigned* a;
+    unsigned long long b;
+};
+struct GroupProduct {
+    Product of[128];
+};
+using Products = std::vector<std::vector<GroupProduct>>; // groups, the newest last and open
 
 struct Block {
     Dim index, grid;
     std::vector<Fiber> fibers;
-    std::vector<Meeting> warps;
+    std::vector<Meeting> warps, warp_groups;
+    std::vector<Products> products; // by warp group
     Meeting all;
     std::map<int, std::vector<unsigned char>> shared;
+    std::vector<unsigned char> dynamic; // shared memory that a launch asks for
+    std::vector<bool> unpublished;      // of each 16 bytes of it: whether no fence stands behind a copy
     std::function<void()> body;
     Fiber* now = nullptr;
     Place outside;
@@ -149,7 +165,7 @@ inline void enter() {
 template <class Act> void meet(Meeting& m, unsigned count, unsigned place, unsigned kind, const void* what, Act act) {
     if (m.arrived == 0) m.kind = kind;
     if (m.kind != kind) die("threads of a warp do different things together");
-    if (place < 32) m.what[place] = what;
+    if (place < 128) m.what[place] = what;
     const unsigned round = m.round;
     block->idle = 0;
     if (++m.arrived == count) {
@@ -176,18 +192,31 @@ template <class T> T* shared(int key, size_t count) {
     return (T*)memory.data();
 }
 
+// A copy of at most 16 bytes has arrived.
+inline void copied(const void* to) {
+    Block& b = *block;
+    const size_t at = (const unsigned char*)to - b.dynamic.data();
+    if (b.dynamic.empty() || at >= b.dynamic.size()) return;
+    b.unpublished[at / 16] = true;
+    b.now->brought.push_back(at / 16);
+}
+
 inline void run_block(unsigned threads) {
     Block& b = *block;
     if (b.fibers.size() != threads) b.fibers = std::vector<Fiber>(threads);
     b.warps.assign((threads + 31) / 32, Meeting());
+    b.warp_groups.assign((threads + 127) / 128, Meeting());
+    b.products.assign((threads + 127) / 128, Products(1));
     b.all = Meeting();
     b.shared.clear();
+    b.dynamic.clear();
     b.idle = 0;
     for (unsigned i = 0; i < threads; i++) {
         Fiber& f = b.fibers[i];
         f.number = i;
-        f.done = false;
+        f.done = f.fenced = false;
         f.copies.assign(1, {});
+        f.brought.clear();
         if (f.stack) continue;
         f.stack.reset(new char[STACK]);
         ucontext_t& context = f.place.context;
@@ -206,6 +235,8 @@ inline void run_block(unsigned threads) {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(b.outside_fake, nullptr, nullptr);
 #endif
+    for (const Products& products : b.products)
+        if (products.size() > 1 || !products[0].empty()) die("ends with products that nobody has waited for");
 }
 
 // `backwards`: blocks, and threads within them, in the opposite order.
@@ -267,7 +298,7 @@ const ThreadIndex threadIdx;
 
 inline void __syncthreads() {
     using namespace cuda_on_host;
-    meet(block->all, block->fibers.size(), 32, 1, nullptr, [](Meeting&) {});
+    meet(block->all, block->fibers.size(), 128, 1, nullptr, [](Meeting&) {});
 }
 inline void __syncwarp() {
     cuda_on_host::warp(2, nullptr, [](cuda_on_host::Meeting&) {});
@@ -436,6 +467,7 @@ template <int N> void copies_wait() {
         for (const auto& c : groups.front()) {
             if (c.bytes) memcpy(c.to, c.from, c.bytes);
             memset((char*)c.to + c.bytes, 0, c.size - c.bytes);
+            cuda_on_host::copied(c.to);
         }
         groups.erase(groups.begin());
     }
@@ -444,3 +476,5 @@ inline void load_once(unsigned (&words)[4], const unsigned* from) {
     aligned_16(from);
     memcpy(words, from, 16);
 }
+
+#include "wgmma_on_host.h"

@@ -183,7 +183,7 @@ pub(crate) struct DiffusionStep {
     pub(crate) clip: f32,
     pub(crate) guided: i32,
     pub(crate) clipped: i32,
-    pub(crate) advance: i32,
+    pub(crate) unused: i32,
 }
 
 #[repr(C)]

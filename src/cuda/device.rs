@@ -42,6 +42,9 @@ pub struct ComputeCapability {
 impl ComputeCapability {
     /// The least that the kernels of this crate ask for.
     pub const NEEDED: Self = Self { major: 8, minor: 0 };
+
+    /// Of H100 and H200, which alone have products of warp groups (`wgmma`).
+    pub const HOPPER: Self = Self { major: 9, minor: 0 };
 }
 
 impl fmt::Display for ComputeCapability {

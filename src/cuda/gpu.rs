@@ -13,6 +13,8 @@ pub struct Gpu {
     inner: Arc<Inner>,
     /// A host's own stream, for all sessions of this value.
     stream: Option<HostStream>,
+    /// Whether large products go to kernels of its own generation, if there are any.
+    wgmma: bool,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,21 @@ impl Gpu {
             return Err(problem(DeviceProblem::Kernel, device.name(), expected, capability));
         }
         let kernels = Kernels::load(&context, kernels)?;
-        Ok(Self { inner: Arc::new(Inner { context, kernels }), stream: None })
+        let wgmma = capability == ComputeCapability::HOPPER;
+        Ok(Self { inner: Arc::new(Inner { context, kernels }), stream: None, wgmma })
+    }
+
+    /// The same GPU, whose new sessions have large bf16 products computed by Hopper's `wgmma` or, where `on` is false, by what
+    /// all generations have, in another order of sums. On from the start where the GPU is a Hopper
+    /// ([`ComputeCapability::HOPPER`]); without effect elsewhere.
+    pub fn with_wgmma(mut self, on: bool) -> Self {
+        self.wgmma = on && self.device().compute_capability() == ComputeCapability::HOPPER;
+        self
+    }
+
+    /// Whether large bf16 products go to `wgmma`.
+    pub fn has_wgmma(&self) -> bool {
+        self.wgmma
     }
 
     /// The same GPU, whose sessions put their work into a host's own stream, a `CUstream`, instead of each into one of its

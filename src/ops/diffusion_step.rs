@@ -118,7 +118,7 @@ impl super::Launch for DiffusionStep {
             clip: self.clip.unwrap_or(0.0),
             guided: i32::from(self.guidance.is_some()),
             clipped: i32::from(self.clip.is_some()),
-            advance: 0,
+            unused: 0,
         };
         let blocks = (self.x.count() * self.x.cols()).div_ceil(256);
         to.call("diffusion_step", "diffusion_step", [blocks, 1, 1], p)

@@ -7,7 +7,7 @@
 #[cfg(feature = "cuda")]
 use super::LayerNorm;
 #[cfg(feature = "cuda")]
-use super::on_gpu::{Launcher, Result, Splits, Tall, abi, small, split};
+use super::on_gpu::{Launcher, Result, Splits, Tall, abi, small, split, wide};
 use super::product::{Epilogue, Input, Operand, Rows, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -170,6 +170,13 @@ impl OnGpu {
         };
         Self { kernel, grid, splits, memory }
     }
+
+    /// The one for Hopper alone, if that is worth its while.
+    fn wide(op: &Linear) -> Option<Self> {
+        let taken = op.w.format() == Format::Bf16 && op.x.form == Form::Pairs;
+        let grid = wide(op.w.panels(0..op.w.rows()).len(), op.x.view.count(), op.w.cols()).filter(|_| taken)?;
+        Some(Self { kernel: "linear_bf16_pairs_wgmma", grid, splits: 1, memory: Splits::default() })
+    }
 }
 
 #[cfg(feature = "cuda")]
@@ -224,9 +231,13 @@ impl super::Launch for Linear {
     }
 
     fn launch(&self, to: &mut Launcher<'_>) -> Result<()> {
-        let on = OnGpu::of(self);
+        let wide = if to.has_wgmma() { OnGpu::wide(self) } else { None };
+        let (file, on) = match wide {
+            Some(on) => ("linear_wgmma", on),
+            None => ("linear", OnGpu::of(self)),
+        };
         let p = self.on(to, &on)?;
-        to.call("linear", on.kernel, on.grid, p)
+        to.call(file, on.kernel, on.grid, p)
     }
 }
 

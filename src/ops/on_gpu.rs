@@ -54,9 +54,25 @@ impl Tall {
     }
 }
 
+/// How a bf16 product of many rows is cut for Hopper's `wgmma`, in tiles of 128 outputs by 256 rows: none of one that does not
+/// keep three quarters of 132 multiprocessors busy, or not for long.
+pub(super) fn wide(panels: usize, rows: usize, k: usize) -> Option<[usize; 3]> {
+    const TILES: usize = 99;
+    const NUMBERS: usize = 256;
+    let tiles = panels.div_ceil(8) * rows.div_ceil(256);
+    (tiles >= TILES && k >= NUMBERS).then_some([tiles, 1, 1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_products_alone_are_for_wgmma() {
+        assert_eq!(wide(256, 4096, 4096), Some([32 * 16, 1, 1]));
+        assert_eq!(wide(88, 9 * 256, 256), Some([99, 1, 1]));
+        assert_eq!([wide(192, 512, 768), wide(88, 8 * 256, 256), wide(256, 4096, 255)], [None; 3]);
+    }
 
     /// A grid takes 2^31 - 1 blocks across and 65535 in the other directions: 64 pictures of 512 x 512 in f32 among them.
     #[test]

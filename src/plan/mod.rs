@@ -22,7 +22,7 @@ pub use gpu::{GpuPlan, Resident};
 pub use shared::{Key, SharedBlock, Store};
 pub use step::Step;
 pub use view::{Space, View};
-pub use walker::{Cursor, OpProfile, Profile, Walker};
+pub use walker::{Cursor, KernelProfile, OpProfile, Profile, Walker};
 
 use std::fmt;
 

@@ -71,11 +71,13 @@ impl Cursor {
     }
 }
 
-/// Time, calls and cost by stage and op.
+/// Time, calls and cost by stage and op and, on a GPU, by kernel.
 #[derive(Debug, Clone, Default)]
 pub struct Profile {
     /// One entry for each stage and kind of op, in the order of their first use.
     pub ops: Vec<OpProfile>,
+    /// One entry for each kernel that ops launched, in the order of their first use; on a processor none.
+    pub kernels: Vec<KernelProfile>,
 }
 
 /// Time, calls and cost of one kind of op in one stage.
@@ -93,7 +95,33 @@ pub struct OpProfile {
     pub cost: Cost,
 }
 
+/// Time, calls and cost of one kernel of a GPU, in all stages.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelProfile {
+    /// Its name, as in its PTX.
+    pub name: &'static str,
+    /// How often it was launched.
+    pub calls: u64,
+    /// Time on the GPU.
+    pub time: Duration,
+    /// Bytes and FLOPs of the ops that launched it, each counted with the last of its kernels.
+    pub cost: Cost,
+}
+
 impl Profile {
+    /// A launch; with `cost` where it is the last of its op.
+    #[cfg(feature = "cuda")]
+    pub(super) fn add_kernel(&mut self, name: &'static str, time: Duration, cost: Option<Cost>) {
+        let at = self.kernels.iter().position(|k| k.name == name).unwrap_or_else(|| {
+            self.kernels.push(KernelProfile { name, calls: 0, time: Duration::ZERO, cost: Cost::default() });
+            self.kernels.len() - 1
+        });
+        let entry = &mut self.kernels[at];
+        entry.calls += 1;
+        entry.time += time;
+        entry.cost = entry.cost + cost.unwrap_or_default();
+    }
+
     pub(super) fn add(&mut self, stage: Stage, op: &Op, time: Duration, ended: bool) {
         let at = self.ops.iter().position(|o| o.stage == stage && o.name == op.name()).unwrap_or_else(|| {
             let new = OpProfile { stage, name: op.name(), calls: 0, time: Duration::ZERO, cost: Cost::default() };

@@ -111,6 +111,7 @@ struct Function {
     size_t bytes = 0;          // of all parameters
     unsigned long long threads = 0; // a block, as its source says; 0 if it does not
     int shared = 48 << 10;     // what a launch may ask for
+    int wanted = 0;            // and what its source says that it wants
 };
 
 // The place of an event in a stream's work.

@@ -122,6 +122,7 @@ API cuModuleGetFunction(Function** function, Module* module, const char* name) {
         auto* size = (int (*)())dlsym(module->library, (found->name + "_params").c_str());
         found->run = (void (*)(const void*, const unsigned*, int))dlsym(module->library, name);
         if (!size || !found->run) return misuse(NOT_FOUND, "kernel %s is in the PTX and not in the library", name);
+        if (auto* shared = (int*)dlsym(module->library, (found->name + "_shared").c_str())) found->wanted = *shared;
         if (!found->sizes_known) found->sizes = {(size_t)size()}, found->offsets = {0}, found->bytes = found->sizes[0], found->sizes_known = true;
         if ((size_t)size() != found->bytes)
             return misuse(INVALID_VALUE, "kernel %s takes %zu bytes in the PTX and %d in the library", name, found->bytes, size());
@@ -182,7 +183,7 @@ API cuLaunchKernel(Function* function, unsigned x, unsigned y, unsigned z, unsig
     // A GPU would run fewer threads than the kernel is written for.
     if (function->threads && threads != function->threads)
         return misuse(INVALID_VALUE, "kernel %s: %llu threads a block, made for %llu", name, threads, function->threads);
-    if (shared > (unsigned)function->shared) return misuse(INVALID_VALUE, "kernel %s: %u bytes of shared memory", name, shared);
+    if (shared > (unsigned)function->shared || shared < (unsigned)function->wanted) return misuse(INVALID_VALUE, "kernel %s: %u bytes of shared memory", name, shared);
     if (!function->sizes.empty() && !params) return misuse(INVALID_VALUE, "kernel %s: no parameters", name);
     // Copied now, on 16 bytes.
     auto copied = std::make_shared<std::vector<max_align_t>>(function->bytes / sizeof(max_align_t) + 1);

@@ -53,9 +53,10 @@ fn compiled(file: &str) -> PathBuf {
     let to = folder.join(format!("{file}.so"));
     let time = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
     let header = kernels.join("emulate/cuda_on_host.h");
-    let sources = std::fs::read_dir(&kernels).unwrap().map(|entry| entry.unwrap().path());
-    let newest =
-        sources.filter(|path| path.extension().is_some()).chain([header.clone()]).filter_map(|p| time(&p)).max();
+    let folders = [kernels.clone(), kernels.join("emulate")];
+    let sources = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let sources = sources.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some());
+    let newest = sources.filter_map(|p| time(&p)).max();
     if time(&to) < newest {
         let mut command = Command::new(compiler());
         command.args(["-std=c++17", "-g1", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-Wall"]);

@@ -1,4 +1,4 @@
-//! kernels/linear.cu
+//! kernels/linear.cu, kernels/linear_wgmma.cu
 
 use super::abi::{Epilogue, Linear};
 use super::lab::*;
@@ -44,6 +44,7 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
         "linear_few_f32" => [panels, 1, 1],
         few if few.contains("few") => [panels.div_ceil(2), splits, 1],
         "linear_bf16_numbers" | "linear_bf16_pairs" | "linear_f16" => [panels.div_ceil(8) * m.div_ceil(128), 1, 1],
+        "linear_bf16_pairs_wgmma" => [panels.div_ceil(8) * m.div_ceil(256), 1, 1],
         "linear_f32" => [panels.div_ceil(4) * m.div_ceil(64), 1, 1],
         _ => [panels.div_ceil(4) * m.div_ceil(64), 1, splits],
     };
@@ -83,7 +84,8 @@ fn check(kernel: &str, format: Format, x_pairs: bool, case: Case) {
             form: i32::from(x_pairs),
             splits: splits as i32,
         };
-        launch("linear", kernel, &params, grid, order);
+        let file = if kernel.ends_with("_wgmma") { "linear_wgmma" } else { "linear" };
+        launch(file, kernel, &params, grid, order);
         assert!(counts.iter().all(|&count| count == 0), "tickets are not ready for the next launch");
         if out_pairs { out.result_of_pairs(n) } else { out.result() }
     });
@@ -157,6 +159,17 @@ fn tall_products_in_large_tiles() {
         for case in cases(&[19, 140], &WIDTHS[2..]) {
             check("linear_bf16_pairs", Format::Bf16, true, case);
             check("linear_bf16_numbers", Format::Bf16, false, case);
+        }
+    }
+}
+
+/// Steps of K are 64, two at a time: from less than one to more than are in memory at once.
+#[test]
+fn tall_products_by_wgmma() {
+    if can_run() {
+        let widths = [&WIDTHS[2..], &[(33, 64, 0), (17, 129, 2), (64, 450, 4), (260, 641, 9)]].concat();
+        for case in cases(&[1, 19, 140, 300, 512], &widths) {
+            check("linear_bf16_pairs_wgmma", Format::Bf16, true, Case { splits: 1, ..case });
         }
     }
 }

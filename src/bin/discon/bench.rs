@@ -5,11 +5,12 @@ use crate::interrupt::clean_up_and_exit;
 use crate::output::{line, tell};
 use crate::synth;
 use discon::peak::Peaks;
-use discon::plan::{OpProfile, Stage};
+use discon::plan::{Cost, KernelProfile, OpProfile, Profile, Stage};
 use discon::tensor::DType;
 use discon::{Device, Error, Image, Model, Outputs, Precision, Result, Session};
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The stages that are timed.
@@ -43,9 +44,9 @@ pub(crate) struct Args {
     /// Measurements, of which the median counts
     #[arg(long, value_name = "K", default_value_t = 3)]
     repeat: usize,
-    /// Tell also the time, bytes and FLOPs of every op, beside what this machine can do at most: `linear`, `conv`
-    /// and `attention` in the type that they multiply (bf16 for the latter two of q8; the attention of stage 1, of one
-    /// query, multiplies f32), other ops in f32
+    /// Tell also the time, bytes and FLOPs of every op, and on a GPU of every kernel, beside what this machine can do at
+    /// most: `linear`, `conv` and `attention` in the type that they multiply (bf16 for the latter two of q8; the
+    /// attention of stage 1, of one query, multiplies f32), other ops in f32
     #[arg(long)]
     ops: bool,
     /// Print one JSON object
@@ -66,7 +67,7 @@ struct Measured {
     seconds: [f64; STAGES.len()],
     hash: u64,
     /// All repeats together.
-    ops: Vec<OpProfile>,
+    profile: Profile,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -102,7 +103,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         });
         if let Some(peaks) = &peaks {
             all["peak"] = json!(peaks);
-            all["ops"] = measured.ops.iter().map(|op| op_json(op, subject.model.precision(), args.repeat)).collect();
+            let entries = entries(&measured.profile, subject.model.precision());
+            all["ops"] = entries.ops.iter().map(|op| op.json("op", args.repeat)).collect();
+            if !entries.kernels.is_empty() {
+                all["kernels"] = entries.kernels.iter().map(|kernel| kernel.json("kernel", args.repeat)).collect();
+            }
         }
         line(&all.to_string())?;
         return Ok(ExitCode::SUCCESS);
@@ -117,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     line(&format!("{:<10} {:>9.4} s", "all", seconds.iter().sum::<f64>()))?;
     line(&format!("{:<10} {:016x}", "hash", measured.hash))?;
     match peaks {
-        Some(peaks) => table(&measured.ops, dtype, args.repeat, &peaks),
+        Some(peaks) => tables(&entries(&measured.profile, dtype), args.repeat, &peaks),
         None => Ok(()),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -195,8 +200,8 @@ fn measure(session: &mut Session, args: &Args, classes: usize) -> Result<Measure
         times.sort_by(f64::total_cmp);
         times.get(times.len() / 2).copied().unwrap_or(0.0)
     };
-    let ops = session.profile().map(|profile| profile.ops.clone()).unwrap_or_default();
-    Ok(Measured { seconds: times.map(median), hash: first.unwrap_or(0), ops })
+    let profile = session.profile().cloned().unwrap_or_default();
+    Ok(Measured { seconds: times.map(median), hash: first.unwrap_or(0), profile })
 }
 
 /// What an op of a model of that precision computes in. A few small matrices of a q8 model are bf16 and count as q8.
@@ -210,47 +215,95 @@ fn computes_in(op: &OpProfile, model: Precision) -> Precision {
     }
 }
 
-fn table(ops: &[OpProfile], model: Precision, repeat: usize, peaks: &Peaks) -> Result<()> {
+/// A line of a table: what an op of a stage took, or a kernel in all stages.
+struct Entry {
+    stage: Option<Stage>,
+    name: &'static str,
+    precision: Precision,
+    calls: u64,
+    time: Duration,
+    cost: Cost,
+}
+
+/// The lines of both tables.
+struct Entries {
+    ops: Vec<Entry>,
+    kernels: Vec<Entry>,
+}
+
+fn entries(profile: &Profile, model: Precision) -> Entries {
+    let ops = profile.ops.iter().map(|op| {
+        let &OpProfile { stage, name, calls, time, cost } = op;
+        Entry { stage: Some(stage), name, precision: computes_in(op, model), calls, time, cost }
+    });
+    let kernels = profile.kernels.iter().map(|kernel| {
+        let &KernelProfile { name, calls, time, cost } = kernel;
+        // What multiplies 16 bits says so.
+        let precision = if name.contains("f16") { Precision::Bf16 } else { Precision::F32 };
+        Entry { stage: None, name, precision, calls, time, cost }
+    });
+    Entries { ops: ops.collect(), kernels: kernels.collect() }
+}
+
+fn tables(Entries { ops, kernels }: &Entries, repeat: usize, peaks: &Peaks) -> Result<()> {
+    const COLUMNS: &str = "calls         ms        MB     MFLOP  GFLOP/s  %peak of       GB/s %peak";
     let has = |precision| Some(format!("{:.1} of {precision}", peaks.flops(precision)? / 1e9));
     let flops = Precision::ALL.into_iter().filter_map(has).collect::<Vec<_>>().join(", ");
     let bandwidth = peaks.read_bytes / 1e9;
     line(&format!(
         "\nat most {flops} GFLOP/s in registers, {bandwidth:.1} GB/s from memory; by op, of one image batch:"
     ))?;
-    line("stage      op                  calls         ms        MB     MFLOP  GFLOP/s  %peak of       GB/s %peak")?;
+    line(&format!("stage      op                  {COLUMNS}"))?;
     for op in ops {
-        let once = |n: u64| n as f64 / repeat as f64;
-        let seconds = op.time.as_secs_f64().max(1e-9);
-        let (g, b) = (op.cost.flops as f64 / seconds / 1e9, op.cost.bytes as f64 / seconds / 1e9);
-        let precision = computes_in(op, model);
-        line(&format!(
-            "{:<10} {:<16} {:>8} {:>10.2} {:>9.1} {:>9.1} {g:>8.1} {:>6.1} {:<5} {b:>8.1} {:>5.1}",
-            op.stage.name(),
-            op.name,
-            once(op.calls),
-            1e3 * seconds / repeat as f64,
-            once(op.cost.bytes) / 1e6,
-            once(op.cost.flops) / 1e6,
-            peaks.flops(precision).map_or(0.0, |peak| 100.0 * g * 1e9 / peak),
-            precision.name(),
-            100.0 * b / bandwidth,
-        ))?;
+        let stage = op.stage.map_or("", Stage::name);
+        line(&format!("{stage:<10} {:<16} {}", op.name, op.numbers(repeat, peaks)))?;
+    }
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    // In a graph some ops share a launch; op by op none do.
+    line("\nby kernel, of one image batch, every op launched by itself:")?;
+    line(&format!("kernel                         {COLUMNS}"))?;
+    for kernel in kernels {
+        line(&format!("{:<27} {}", kernel.name, kernel.numbers(repeat, peaks)))?;
     }
     Ok(())
 }
 
-/// An op's numbers, of one batch.
-fn op_json(op: &OpProfile, model: Precision, repeat: usize) -> Value {
-    let once = |n: f64| n / repeat as f64;
-    json!({
-        "stage": op.stage.name(),
-        "op": op.name,
-        "precision": computes_in(op, model).name(),
-        "calls": once(op.calls as f64),
-        "seconds": once(op.time.as_secs_f64()),
-        "bytes": once(op.cost.bytes as f64),
-        "flops": once(op.cost.flops as f64),
-    })
+impl Entry {
+    /// Columns from `calls` on, of one batch.
+    fn numbers(&self, repeat: usize, peaks: &Peaks) -> String {
+        let once = |n: u64| n as f64 / repeat as f64;
+        let seconds = self.time.as_secs_f64().max(1e-9);
+        let (g, b) = (self.cost.flops as f64 / seconds / 1e9, self.cost.bytes as f64 / seconds / 1e9);
+        format!(
+            "{:>8} {:>10.2} {:>9.1} {:>9.1} {g:>8.1} {:>6.1} {:<5} {b:>8.1} {:>5.1}",
+            once(self.calls),
+            1e3 * seconds / repeat as f64,
+            once(self.cost.bytes) / 1e6,
+            once(self.cost.flops) / 1e6,
+            peaks.flops(self.precision).map_or(0.0, |peak| 100.0 * g * 1e9 / peak),
+            self.precision.name(),
+            100.0 * b * 1e9 / peaks.read_bytes,
+        )
+    }
+
+    /// The same with the name as `kind`.
+    fn json(&self, kind: &str, repeat: usize) -> Value {
+        let once = |n: f64| n / repeat as f64;
+        let mut all = json!({
+            "precision": self.precision.name(),
+            "calls": once(self.calls as f64),
+            "seconds": once(self.time.as_secs_f64()),
+            "bytes": once(self.cost.bytes as f64),
+            "flops": once(self.cost.flops as f64),
+        });
+        all[kind] = json!(self.name);
+        if let Some(stage) = self.stage {
+            all["stage"] = json!(stage.name());
+        }
+        all
+    }
 }
 
 /// Seconds to a tenth of a millisecond.

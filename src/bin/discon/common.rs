@@ -62,6 +62,10 @@ pub(crate) struct DeviceArgs {
     #[cfg(feature = "cuda")]
     #[arg(long, value_name = "DIR")]
     kernels: Option<PathBuf>,
+    /// On a Hopper GPU: leave large products to the kernels that all GPUs have, and its own (wgmma) aside
+    #[cfg(feature = "cuda")]
+    #[arg(long)]
+    no_wgmma: bool,
     #[command(flatten)]
     cpu: CpuArgs,
 }
@@ -121,7 +125,8 @@ impl DeviceArgs {
     fn gpu(&self, ordinal: usize) -> Result<Device> {
         use discon::cuda::{Context, Gpu};
         let context = Context::primary(&discon::cuda::Device::open(ordinal)?)?;
-        Gpu::in_context(context, self.kernels.as_deref()).map(Device::from)
+        let gpu = Gpu::in_context(context, self.kernels.as_deref())?;
+        Ok(Device::from(if self.no_wgmma { gpu.with_wgmma(false) } else { gpu }))
     }
 
     #[cfg(not(feature = "cuda"))]

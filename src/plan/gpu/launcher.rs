@@ -24,7 +24,6 @@ pub(super) struct Call {
 
 impl Call {
     /// The kernel.
-    #[cfg(test)]
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
@@ -126,6 +125,11 @@ pub(crate) struct Launcher<'a> {
 }
 
 impl Launcher<'_> {
+    /// Whether large products go to kernels for Hopper alone.
+    pub(crate) fn has_wgmma(&self) -> bool {
+        self.gpu.has_wgmma()
+    }
+
     /// Where the turn of the segment lies.
     pub(crate) fn turn(&self) -> Address {
         self.places.turn
@@ -261,7 +265,7 @@ impl Launcher<'_> {
         if self.counting.is_some() {
             return Ok(());
         }
-        let Kernel { function, threads } = self.gpu.kernels().get::<P>(file, name)?;
+        let Kernel { function, threads, shared_bytes } = self.gpu.kernels().get::<P>(file, name)?;
         let [x, y, z] = grid;
         if x * y * z == 0 {
             return Ok(());
@@ -277,7 +281,7 @@ impl Launcher<'_> {
                 found: format!("{x} x {y} x {z}; make fewer images at a time"),
             });
         }
-        let launch = Launch { grid: [x as u32, y as u32, z as u32], block: [threads, 1, 1], shared_bytes: 0 };
+        let launch = Launch { grid: [x as u32, y as u32, z as u32], block: [threads, 1, 1], shared_bytes };
         // SAFETY: the parameters are the kernel's, by their size (`Module::function`) and by the care of the op that made
         // them; they point into memory of the plan, within it by `view`, and into weights. That this is there, and that
         // nothing races, is the duty of who calls `Call::launch`.

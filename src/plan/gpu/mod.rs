@@ -21,6 +21,7 @@ use launcher::{Call, Place, Places, Touched};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use weights::Missing;
 
 /// Turns that are on their way to the GPU at once: one runs while the next one waits. A pause waits for them.
@@ -300,18 +301,23 @@ impl GpuPlan {
         flight.land(&self.stream)
     }
 
-    /// Runs one turn op by op, each by itself.
+    /// Runs one turn launch by launch, each by itself, none shared by several ops.
     fn time(&self, segment: &Segment, recorded: &Recorded, profile: &mut Profile) -> Result<()> {
         let [start, end] = [Event::new(self.gpu.context())?, Event::new(self.gpu.context())?];
         for (calls, step) in recorded.single.iter().zip(&segment.steps) {
-            start.record(&self.stream)?;
-            for call in calls {
+            let mut all = Duration::ZERO;
+            for (i, call) in calls.iter().enumerate() {
+                start.record(&self.stream)?;
                 // SAFETY: as in `record`; the stream runs one plan's work at a time, in order.
                 unsafe { call.launch(&self.stream) }?;
+                end.record(&self.stream)?;
+                end.synchronize()?;
+                let time = end.since(&start)?;
+                let is_last = i + 1 == calls.len();
+                profile.add_kernel(call.name(), time, is_last.then(|| step.op.cost()));
+                all += time;
             }
-            end.record(&self.stream)?;
-            end.synchronize()?;
-            profile.add(segment.stage, &step.op, end.since(&start)?, true);
+            profile.add(segment.stage, &step.op, all, true);
         }
         for call in &recorded.advance {
             // SAFETY: as above.

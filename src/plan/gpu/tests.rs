@@ -1,11 +1,12 @@
 //! Which ops share a launch, and that they give what they give one after the other.
 
 use super::*;
+use crate::cuda::ComputeCapability;
 use crate::error::{DeviceProblem, Error};
 use crate::ops::testing::{gpu, numbers, weight_as};
-use crate::ops::{HeadNorm, LayerNorm, Linear, Operand, SumRows};
+use crate::ops::{Activation, HeadNorm, LayerNorm, Linear, Operand, SumRows};
 use crate::plan::{Builder, Stage};
-use crate::tensor::{DType, Form, Format, Layout, Matrix};
+use crate::tensor::{DType, Form, Format, Layout, Matrix, Weight};
 
 /// Names of the launches of the first segment's graph.
 fn names(plan: &GpuPlan) -> Vec<&'static str> {
@@ -123,4 +124,40 @@ fn norms_of_heads_share_a_launch_unless_they_follow_from_each_other() {
     assert_eq!(launches([0, 0, 0, 0]), ["head_norms", "head_norm"]);
     assert_eq!(launches([0, 1, 0, 0]), ["head_norm", "head_norms"]);
     assert_eq!(launches([0, 0, 2, 3]), ["head_norms", "head_norm", "head_norm"]);
+}
+
+/// What a product of that size gives on that GPU, and by which kernel.
+fn product([m, k, n]: [usize; 3], form: Form, gpu: &Gpu) -> (&'static str, Vec<f32>) {
+    let w = Matrix::pack(&weight_as(DType::BF16, &[n, k], &numbers(n * k, 1)), Format::Bf16).unwrap();
+    let bias = Weight::owned("bias", &[n], &numbers(n, 2)).unwrap();
+    let mut b = Builder::new();
+    let x = b.constant(&numbers(m * k, 3), k).unwrap();
+    let out = b.kept(m, n).unwrap();
+    let lying = Operand { view: b.kept(m, form.words(k)).unwrap(), form };
+    b.segment(Stage::Encode, 0, 1);
+    b.push(LayerNorm { x, affine: None, modulation: None, out: lying });
+    b.push(Linear::new(lying, &w, Some(&bias), out).then(Activation::Gelu));
+    let plan = b.finish();
+    let mut on_gpu = GpuPlan::new(gpu, Arc::default(), &plan).unwrap();
+    let mut cursor = on_gpu.start(&plan).unwrap();
+    on_gpu.run(&plan, &mut cursor, None, |_| false).unwrap();
+    (names(&on_gpu)[1], on_gpu.read(out).unwrap())
+}
+
+#[test]
+fn large_products_on_a_hopper_are_by_wgmma_and_give_what_others_give() {
+    let Some(gpu) = gpu() else { return };
+    let (on, off) = (gpu.clone().with_wgmma(true), gpu.clone().with_wgmma(false));
+    let [usual, small] = ["linear_bf16_pairs", "linear_bf16_pairs_small"];
+    // 99 tiles of 256 x 128, most of those at the edges not whole.
+    let size = [9 * 256 - 5, 300, 11 * 128 - 24];
+    let ((with, y), (without, z)) = (product(size, Form::Pairs, &on), product(size, Form::Pairs, &off));
+    assert_eq!((with, without), (if on.has_wgmma() { "linear_bf16_pairs_wgmma" } else { usual }, usual));
+    let most = y.iter().zip(&z).map(|(y, z)| (y - z).abs()).fold(0.0, f32::max);
+    assert!(most <= 1e-6 * size[1] as f32, "{most}");
+    assert_eq!(on.has_wgmma(), gpu.device().compute_capability() == ComputeCapability::HOPPER);
+    assert!(!off.has_wgmma());
+    // Numbers, and what is too small, are as anywhere.
+    assert_eq!(product([9 * 256, 256, 11 * 128], Form::Numbers, &on).0, "linear_bf16_numbers");
+    assert_eq!(product([257, 256, 11 * 128], Form::Pairs, &on).0, small);
 }
