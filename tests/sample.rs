@@ -200,6 +200,15 @@ fn same(dir: &TempDir, whole: &BTreeMap<String, Vec<u8>>) {
     assert_eq!(names(dir), ["made", "made.npz", "whole", "whole.npz"]);
 }
 
+/// What an `.npz` of the fixture was before its end: its task in a line, then each image and its checksum.
+fn spool(npz: &Path) -> Vec<u8> {
+    let task = ZipArchive::new(File::open(npz).unwrap()).unwrap().comment().to_vec();
+    let (_, images) = array(npz, "arr_0.npy");
+    let image = |image: &[u8]| [image, &crc32fast::hash(image).to_le_bytes()].concat();
+    let images: Vec<u8> = images.chunks(IMAGE).flat_map(image).collect();
+    [b"discon sample ", &task[..], b"\n", &images].concat()
+}
+
 #[test]
 fn stopped_anywhere_it_goes_on_to_the_same_bytes() {
     let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
@@ -207,11 +216,7 @@ fn stopped_anywhere_it_goes_on_to_the_same_bytes() {
     let whole = undisturbed(&dir, &args);
     let (npz, out) = (["--npz", "made.npz"], ["--out", "made"]);
     let (partial, made) = (dir.path().join("made.npz.partial"), dir.path().join("made"));
-    // A spool as it is before its end: a file that cannot be written stands where it would become the .npz.
-    fs::create_dir(dir.path().join("made.npz.unfinished")).unwrap();
-    fails(&dir, 1, &[&args[..], &npz].concat(), &["made.npz.unfinished"]);
-    fs::remove_dir(dir.path().join("made.npz.unfinished")).unwrap();
-    let spool = fs::read(&partial).unwrap();
+    let spool = spool(&dir.path().join("whole.npz"));
     let line = spool.iter().position(|&byte| byte == b'\n').unwrap() + 1;
     assert_eq!(spool.len(), line + 12 * (IMAGE + 4));
 
@@ -263,7 +268,7 @@ fn stopped_anywhere_it_goes_on_to_the_same_bytes() {
 #[test]
 fn killed_at_any_time_it_goes_on_to_the_same_bytes() {
     let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
-    let args = sample(&model, &["--count", "600", "--batch", "3", "--threads", "1"]);
+    let args = sample(&model, &["--count", "300", "--batch", "3", "--threads", "1", "--rounds", "4", "--steps", "8"]);
     let whole = undisturbed(&dir, &args);
     for target in [["--npz", "made.npz"], ["--out", "made"]] {
         let args = [&args[..], &target].concat();
@@ -290,7 +295,8 @@ fn killed_at_any_time_it_goes_on_to_the_same_bytes() {
 fn cancelled_it_keeps_what_is_there() {
     let dir = tempdir().unwrap();
     done(&dir, &["synth", "--size", "tiny", "--out", "model"]);
-    let args = sample("model", &["--count", "100000", "--steps", "20", "--rounds", "8", "--npz", "made.npz"]);
+    let args =
+        sample("model", &["--count", "100000", "--batch", "1", "--steps", "2", "--rounds", "2", "--npz", "made.npz"]);
     let child = command(&dir, &args).stderr(Stdio::piped()).spawn().unwrap();
     let partial = dir.path().join("made.npz.partial");
     let length = || fs::metadata(&partial).map_or(0, |file| file.len());
@@ -304,14 +310,18 @@ fn cancelled_it_keeps_what_is_there() {
     assert_eq!(names(&dir), ["made.npz.partial", "model"]);
 }
 
+fn copy_model(to: &Path, files: &[&str]) {
+    for file in files {
+        fs::copy(Path::new(&fixture("tiny")).join(file), to.join(file)).unwrap();
+    }
+}
+
 #[test]
 fn other_settings_or_another_model_are_not_mixed_in() {
     let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
     let copy = dir.path().join("model");
     fs::create_dir(&copy).unwrap();
-    for file in ["discon.json", "rar.safetensors", "discon.safetensors", "vae.safetensors", "vq.safetensors"] {
-        fs::copy(Path::new(&model).join(file), copy.join(file)).unwrap();
-    }
+    copy_model(&copy, &["discon.json", "rar.safetensors", "discon.safetensors", "vae.safetensors", "vq.safetensors"]);
     let mut bytes = fs::read(copy.join("vae.safetensors")).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(copy.join("vae.safetensors"), bytes).unwrap();
@@ -320,10 +330,8 @@ fn other_settings_or_another_model_are_not_mixed_in() {
     done(&dir, &[&args[..], &["--npz", "whole.npz"]].concat());
     done(&dir, &[&args[..], &["--out", "folder"]].concat());
     // One that is not done.
-    let unfinished = dir.path().join("begun.npz.unfinished");
-    fs::create_dir(&unfinished).unwrap();
-    fails(&dir, 1, &[&args[..], &["--npz", "begun.npz"]].concat(), &["begun.npz.unfinished"]);
-    fs::remove_dir(&unfinished).unwrap();
+    let begun = spool(&dir.path().join("whole.npz"));
+    fs::write(dir.path().join("begun.npz.partial"), &begun[..begun.len() - 5 * IMAGE]).unwrap();
 
     let before = tree(dir.path());
     for (target, file) in [
@@ -462,7 +470,9 @@ fn what_is_wrong_with_a_request_is_named() {
     wrong(2, &to(&["--what", "sound"]), &["--what", "sound", "discrete"]);
     wrong(2, &to(&["--join", "a.npz"]), &["--join", "--count"]);
     fails(&dir, 1, &sample("gone", &to(&[])), &["model", "gone"]);
-    fails(&dir, 1, &sample(&fixture("odd"), &to(&["--what", "discrete"])), &["rar"]);
+    let part = tempdir().unwrap();
+    copy_model(part.path(), &["discon.json", "rar.safetensors", "discon.safetensors", "vae.safetensors"]);
+    fails(&dir, 1, &sample(&part.path().display().to_string(), &to(&["--what", "discrete"])), &["vq.safetensors"]);
     // No attempt left anything behind.
     assert_eq!(names(&dir), [""; 0]);
 }
