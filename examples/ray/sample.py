@@ -42,9 +42,9 @@ class Job:
         """What `discon sample` calls shard `number` of samples.npz."""
         return f"samples.{number}-of-{self.shards}.npz"
 
-    def scratch(self):
-        """Where a node keeps what it has begun: a task that is done again there goes on with it."""
-        said = repr((self.name, self.model, self.count, self.shards, self.options))
+    def scratch(self, number):
+        """Where a node keeps what it has begun of a shard: a task that is done again there goes on with it."""
+        said = repr((self.name, self.model, self.count, self.shards, self.options, number))
         return pathlib.Path(tempfile.gettempdir(), f"discon-sample-{hashlib.sha256(said.encode()).hexdigest()[:16]}")
 
 
@@ -56,14 +56,14 @@ def end_with_parent():
 
 
 def make_shard(job, number):
-    """The task. Gives {"npz": bytes}; {"unfit": node, "why": text} from a node that cannot; {"error": text} of the command."""
+    """The task. Gives its "node", and "npz" (bytes), "unfit" (why this node cannot make images), or "error" (of the command)."""
     node = ray.get_runtime_context().get_node_id()
     program = shutil.which(job.discon)
     if program is None:
-        return {"unfit": node, "why": f"no program `{job.discon}`"}
+        return {"node": node, "unfit": f"no program `{job.discon}`"}
     if not os.path.isfile(os.path.join(job.model, "discon.json")):
-        return {"unfit": node, "why": f"no model at {job.model}"}
-    scratch = job.scratch()
+        return {"node": node, "unfit": f"no model at {job.model}"}
+    scratch = job.scratch(number)
     scratch.mkdir(exist_ok=True)
     npz = scratch / job.file(number)
     command = [program, "sample", "--quiet", "--model", job.model, "--count", str(job.count), "--threads", str(job.cpus)]
@@ -73,12 +73,10 @@ def make_shard(job, number):
         # Not by itself: by an operator, or for want of memory. Ray does the task again.
         raise RuntimeError(f"shard {number}: ended by signal {-done.returncode}")
     if done.returncode != 0:
-        return {"error": done.stderr.strip()}
+        return {"node": node, "error": done.stderr.strip()}
     made = npz.read_bytes()
-    npz.unlink()
-    if not any(scratch.iterdir()):
-        scratch.rmdir()
-    return {"npz": made}
+    shutil.rmtree(scratch)
+    return {"node": node, "npz": made}
 
 
 def collect(job, folder, retries=5, told=print):
@@ -102,8 +100,9 @@ def collect(job, folder, retries=5, told=print):
                 ray.cancel(task_left, force=True)
             raise RuntimeError(f"shard {number} of {job.shards}: {answer['error']}")
         if "unfit" in answer:
-            unfit[answer["unfit"]] = answer["why"]
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= job.cpus}
+            unfit[answer["node"]] = answer["unfit"]
+            able = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= job.cpus]
+            alive = {node["NodeID"] for node in able}
             if alive <= unfit.keys():
                 raise RuntimeError(f"no node of this cluster can make images: {'; '.join(sorted(set(unfit.values())))}")
             running[submit(number)] = number
@@ -111,7 +110,7 @@ def collect(job, folder, retries=5, told=print):
         partial = folder / f"{job.file(number)}.partial"
         partial.write_bytes(answer["npz"])
         partial.rename(folder / job.file(number))
-        told(f"shard {number} of {job.shards}, {len(running)} to come")
+        told(f"shard {number} of {job.shards} from node {answer['node']}, {len(running)} to come")
 
 
 def sample(job, npz, retries=5, told=print):

@@ -41,11 +41,11 @@ def whole(tmp_path):
 
 @pytest.fixture
 def scripted(tmp_path):
-    """A `discon` that notes node and shard before it works, and first runs lines of the test's own."""
+    """A `discon` that notes its shard before it works, and first runs lines of the test's own."""
 
     def script(lines):
         program = tmp_path / "discon-of-the-test"
-        log = f'case "$*" in *--join*) ;; *) echo "$RAY_NODE_ID $*" >> {tmp_path}/log ;; esac'
+        log = f'case "$*" in *--join*) ;; *) echo "$*" >> {tmp_path}/log ;; esac'
         program.write_text(f'#!/bin/sh\n{log}\n{lines}\nexec {DISCON} "$@"\n')
         program.chmod(0o755)
         return str(program)
@@ -54,9 +54,13 @@ def scripted(tmp_path):
 
 
 def runs(tmp_path):
-    """Node and shard of each run of the scripted program."""
-    lines = (tmp_path / "log").read_text().splitlines()
-    return [(line.split()[0], int(line.split("--shard ")[1].split("/")[0])) for line in lines]
+    """The shard of each run of the scripted program."""
+    return sorted(int(line.split("--shard ")[1].split("/")[0]) for line in (tmp_path / "log").read_text().splitlines())
+
+
+def nodes(told):
+    """The nodes that shards came from."""
+    return {line.split("from node ")[1].split(",")[0] for line in told if "from node" in line}
 
 
 def job(tmp_path, program, **more):
@@ -69,12 +73,12 @@ def test_the_file_of_many_nodes_is_that_of_one_run(cluster, whole, scripted, tmp
     told = []
     example.sample(work, tmp_path / "made.npz", told=told.append)
     assert (tmp_path / "made.npz").read_bytes() == whole
-    assert sorted(shard for _, shard in runs(tmp_path)) == list(range(1, SHARDS + 1))
-    assert len({node for node, _ in runs(tmp_path)}) == 2
+    assert runs(tmp_path) == list(range(1, SHARDS + 1))
+    assert nodes(told) == {node["NodeID"] for node in ray.nodes()}
     assert told[-1].startswith(f"{COUNT} images of {SHARDS} shards")
     # Nothing is left, here or on a node.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["discon-of-the-test", "log", "made.npz", "whole.npz"]
-    assert not work.scratch().exists()
+    assert not any(work.scratch(shard).exists() for shard in range(1, SHARDS + 1))
     with pytest.raises(FileExistsError):
         example.sample(work, tmp_path / "made.npz")
 
@@ -102,18 +106,18 @@ case "$*" in
 esac""")
     example.sample(job(tmp_path, killed), tmp_path / "made.npz")
     assert (tmp_path / "made.npz").read_bytes() == whole
-    assert sorted(shard for _, shard in runs(tmp_path)) == [1, 2, 3, 3, 4, 5, 5, 6]
+    assert runs(tmp_path) == [1, 2, 3, 3, 4, 5, 5, 6]
 
 
 def test_a_lost_nodes_shard_is_done_on_another(cluster, whole, scripted, tmp_path):
     # The first two runs, one a node, wait until the second node is gone.
     waiting = scripted(f"if mkdir {tmp_path}/1 2>/dev/null || mkdir {tmp_path}/2 2>/dev/null; then "
                        f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; fi")
-    failed = []
+    failed, told = [], []
 
     def run():
         try:
-            example.sample(job(tmp_path, waiting), tmp_path / "made.npz")
+            example.sample(job(tmp_path, waiting), tmp_path / "made.npz", told=told.append)
         except Exception as e:
             failed.append(e)
 
@@ -123,27 +127,27 @@ def test_a_lost_nodes_shard_is_done_on_another(cluster, whole, scripted, tmp_pat
     while not (tmp_path / "2").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     [lost] = cluster.worker_nodes
-    lost_id = lost.node_id
     cluster.remove_node(lost, allow_graceful=False)
     (tmp_path / "go").touch()
     thread.join(120)
     assert not thread.is_alive() and not failed
     assert (tmp_path / "made.npz").read_bytes() == whole
-    again = [shard for node, shard in runs(tmp_path) if node == lost_id]
-    assert len(again) == 1 and [shard for _, shard in runs(tmp_path)].count(again[0]) == 2
+    again = [shard for shard in range(1, SHARDS + 1) if runs(tmp_path).count(shard) == 2]
+    assert len(again) == 1 and len(runs(tmp_path)) == SHARDS + 1
+    assert nodes(told) == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def test_nodes_without_program_or_model_are_left_out(cluster, whole, scripted, tmp_path):
     program = pathlib.Path(scripted("sleep 1")).name
-    here = os.environ["PATH"]
+    here, told = os.environ["PATH"], []
     fit = cluster.add_node(num_cpus=1, env_vars={"PATH": f"{tmp_path}:{here}"})
     os.environ["PATH"] = f"{tmp_path}:{here}"
     try:
-        example.sample(job(tmp_path, program), tmp_path / "made.npz")
+        example.sample(job(tmp_path, program), tmp_path / "made.npz", told=told.append)
     finally:
         os.environ["PATH"] = here
     assert (tmp_path / "made.npz").read_bytes() == whole
-    assert {node for node, _ in runs(tmp_path)} == {fit.node_id}
+    assert nodes(told) == {fit.node_id}
     nowhere = example.Job(str(tmp_path / "nowhere"), COUNT, SHARDS, OPTIONS, DISCON)
     with pytest.raises(RuntimeError, match="no node of this cluster can make images: no model at .*nowhere"):
         example.sample(nowhere, tmp_path / "none.npz")
