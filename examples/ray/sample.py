@@ -145,7 +145,7 @@ def main():
     ray.init(address=args.address, logging_level="warning")
     try:
         sample(job, args.npz, args.retries)
-    except (RuntimeError, OSError) as e:
+    except (RuntimeError, OSError, ray.exceptions.RayError) as e:
         sys.exit(f"sample.py: error: {e}")
 
 

@@ -110,9 +110,15 @@ esac""")
 
 
 def test_a_lost_nodes_shard_is_done_on_another(cluster, whole, scripted, tmp_path):
-    # The first two runs, one a node, wait until the second node is gone.
-    waiting = scripted(f"if mkdir {tmp_path}/1 2>/dev/null || mkdir {tmp_path}/2 2>/dev/null; then "
-                       f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; fi")
+    # The first two runs, one a node, wait until one of them has ended with its node.
+    waiting = scripted(f"""
+for i in 1 2; do
+  if mkdir {tmp_path}/$i 2>/dev/null; then
+    echo $$ > {tmp_path}/$i/pid
+    while [ ! -e {tmp_path}/go ]; do sleep 0.1; done
+    break
+  fi
+done""")
     failed, told = [], []
 
     def run():
@@ -123,18 +129,25 @@ def test_a_lost_nodes_shard_is_done_on_another(cluster, whole, scripted, tmp_pat
 
     thread = threading.Thread(target=run)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "2").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+
+    def wait_until(true):
+        deadline = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < deadline and thread.is_alive()
+            time.sleep(0.1)
+
+    pids = [tmp_path / "1/pid", tmp_path / "2/pid"]
+    wait_until(lambda: all(path.exists() and path.read_text() for path in pids))
     [lost] = cluster.worker_nodes
     cluster.remove_node(lost, allow_graceful=False)
+    wait_until(lambda: not all(pathlib.Path("/proc", path.read_text().strip()).exists() for path in pids))
     (tmp_path / "go").touch()
     thread.join(120)
     assert not thread.is_alive() and not failed
     assert (tmp_path / "made.npz").read_bytes() == whole
     again = [shard for shard in range(1, SHARDS + 1) if runs(tmp_path).count(shard) == 2]
     assert len(again) == 1 and len(runs(tmp_path)) == SHARDS + 1
-    assert nodes(told) == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    assert nodes(told) == {cluster.head_node.node_id}
 
 
 def test_nodes_without_program_or_model_are_left_out(cluster, whole, scripted, tmp_path):
