@@ -2,49 +2,13 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod running;
+
+use running::{discon, done, fails, fixture, names, text};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use tempfile::{TempDir, tempdir};
-
-fn fixture(name: &str) -> String {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name].iter().collect();
-    path.display().to_string()
-}
-
-/// Runs the command in `dir`. Whatever happens, it does not panic.
-fn discon(dir: &TempDir, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_discon"));
-    let out =
-        command.args(args).current_dir(dir).env_remove("DISCON_MODEL").env("DISCON_DEVICE", "cpu").output().unwrap();
-    assert!(!text(&out.stderr).contains("panicked"), "{args:?}: {}", text(&out.stderr));
-    out
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs what has to succeed, and returns what it printed.
-#[track_caller]
-fn done(dir: &TempDir, args: &[&str]) -> String {
-    let out = discon(dir, args);
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    assert_eq!(text(&out.stderr), "", "{args:?}");
-    text(&out.stdout)
-}
-
-/// Runs what has to fail with that exit code and one line that names all of `names`.
-#[track_caller]
-fn fails(dir: &TempDir, code: i32, args: &[&str], names: &[&str]) {
-    let out = discon(dir, args);
-    let message = text(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {message}");
-    assert!(message.starts_with("discon: error: ") && message.lines().count() == 1, "{args:?}: {message}");
-    for name in names {
-        assert!(message.contains(name), "{args:?}: no `{name}` in: {message}");
-    }
-}
+use std::path::Path;
+use std::process::Command;
+use tempfile::tempdir;
 
 /// `generate` from a fixture, with further arguments.
 fn generate<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -53,13 +17,6 @@ fn generate<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 fn size(path: impl AsRef<Path>) -> (u32, u32) {
     image::image_dimensions(path).unwrap()
-}
-
-fn names(dir: impl AsRef<Path>) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -348,7 +305,7 @@ fn synthetic_models_are_written_inspected_and_measured() {
 #[test]
 fn help_and_version_are_for_all() {
     let dir = tempdir().unwrap();
-    for command in ["generate", "reconstruct", "verify", "compare", "inspect", "pack", "synth", "bench"] {
+    for command in ["generate", "sample", "reconstruct", "verify", "compare", "inspect", "pack", "synth", "bench"] {
         assert!(done(&dir, &[command, "--help"]).contains("Examples:"), "{command}");
         assert!(done(&dir, &[command, "--version"]).contains(env!("CARGO_PKG_VERSION")), "{command}");
     }

@@ -239,6 +239,38 @@ impl SettingArgs {
     }
 }
 
+/// Settings of all that is random, and of how finely it is drawn.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    #[command(flatten)]
+    steps: SettingArgs,
+    /// Guidance of stage 2, the continuous tokens; 1 is none
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    guidance: Option<f64>,
+    /// Guidance of stage 1, the discrete tokens; 1 is none
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    discrete_guidance: Option<f64>,
+    /// Factor of the noise of stage 2
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    temperature: Option<f64>,
+    /// Temperature of stage 1
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    discrete_temperature: Option<f64>,
+}
+
+impl SamplingArgs {
+    /// The model's settings, but for what was given.
+    pub(crate) fn settings(&self, model: &Model) -> Settings {
+        let mut settings = model.settings();
+        self.steps.apply(&mut settings);
+        settings.guidance = self.guidance.unwrap_or(settings.guidance);
+        settings.discrete_guidance = self.discrete_guidance.unwrap_or(settings.discrete_guidance);
+        settings.temperature = self.temperature.unwrap_or(settings.temperature);
+        settings.discrete_temperature = self.discrete_temperature.unwrap_or(settings.discrete_temperature);
+        settings
+    }
+}
+
 /// How many images at a time: all at best, fewer where that takes too much memory.
 pub(crate) fn batch(
     model: &Model,
@@ -252,6 +284,17 @@ pub(crate) fn batch(
         batch = batch.div_ceil(2);
     }
     Ok(batch)
+}
+
+/// A class's name as a file can bear it: names come from the model, and some would lead to other folders.
+pub(crate) fn class_file_name(model: &Model, class: usize) -> String {
+    let name = model.config().classes.get(class).map_or("", String::as_str);
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ' | ',');
+    if !name.is_empty() && name.chars().all(fits) && name.len() <= 100 {
+        return name.to_owned();
+    }
+    let kept: String = name.chars().take(24).map(|c| if fits(c) { c } else { '_' }).collect();
+    format!("{kept}_{class}")
 }
 
 /// Refuses a number that is not from 1 to `most`.

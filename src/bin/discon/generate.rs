@@ -1,23 +1,18 @@
 //! `discon generate`
 
-use crate::common::{DeviceArgs, ModelArgs, SettingArgs, batch, within};
-use crate::interrupt::Interrupt;
-use crate::output::{Png, bar, scaled};
+use crate::common::{DeviceArgs, ModelArgs, SamplingArgs, batch, class_file_name, within};
+use crate::output::{Png, scaled};
 use crate::sheet::{Sheet, default_scale};
-use discon::plan::Stage;
-use discon::{Error, Image, Model, Outputs, Progress, Result, Session, Settings};
-use indicatif::ProgressBar;
+use crate::work::{Job, Work};
+use discon::{Error, Image, Model, Outputs, Result, Session};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Stands for every class.
 const ALL: &str = "all";
 /// The most pictures beside each other.
 const COLUMNS: usize = 16;
-/// How long a session works between two looks at the user.
-const STEP: Duration = Duration::from_millis(50);
 
 /// Make images of a class, or of every class
 ///
@@ -43,19 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    sampling: SettingArgs,
-    /// Guidance of stage 2, the continuous tokens; 1 is none
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
-    guidance: Option<f64>,
-    /// Guidance of stage 1, the discrete tokens; 1 is none
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
-    discrete_guidance: Option<f64>,
-    /// Factor of the noise of stage 2
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    temperature: Option<f64>,
-    /// Temperature of stage 1
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    discrete_temperature: Option<f64>,
+    sampling: SamplingArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Where to: a .png file, or a folder (one that exists, or a name that ends in `/`) for a file an image, named
@@ -76,13 +59,6 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
-/// One image to make.
-#[derive(Debug, Clone, Copy)]
-struct Job {
-    class: usize,
-    seed: u64,
-}
-
 /// Where finished images go.
 enum Target {
     /// One file, written at the end.
@@ -96,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     within("scale", args.scale.unwrap_or(1), 64)?;
     let model = args.model.open()?;
     let mut device = args.device.device(&model)?;
-    let settings = args.settings(&model);
+    let settings = args.sampling.settings(&model);
     let jobs = args.jobs(&model)?;
     let outputs = match (args.discrete_only, &args.preview) {
         (true, _) => Outputs::DISCRETE_ONLY,
@@ -118,8 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Target::File(Png::create(&args.out)?)
     };
 
-    let mut work =
-        Work { interrupt: Interrupt::install()?, bar: bar(args.quiet), done: 0, all: jobs.len(), settings: &settings };
+    let mut work = Work::new(args.quiet, jobs.len(), settings.rounds)?;
     let (mut images, mut previews) = (vec![None; jobs.len()], vec![None; jobs.len()]);
     let mut session: Option<Session> = None;
     for (i, jobs) in jobs.chunks(batch).enumerate() {
@@ -129,8 +104,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             // The first, or the rest that fills no whole batch.
             other => other.insert(args.device.session(&model, &mut device, jobs.len(), &settings, outputs)?),
         };
-        work.make(session, jobs, |coarse| {
-            let Some(path) = &args.preview else { return Ok(()) };
+        let mut preview = args.preview.as_ref();
+        work.make(session, jobs, |session| {
+            let (Some(path), Ok(coarse)) = (preview, session.previews()) else { return Ok(()) };
+            preview = None;
             previews[at.clone()].iter_mut().zip(coarse).for_each(|(to, image)| *to = Some(image));
             Png::create(path)?.write(&sheet.draw(&previews))
         })?;
@@ -138,14 +115,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         for ((to, image), job) in images[at].iter_mut().zip(made).zip(jobs) {
             match &target {
                 Target::Folder(dir) => {
-                    let path = dir.join(format!("{}-{}.png", file_name(&model, job.class), job.seed));
+                    let path = dir.join(format!("{}-{}.png", class_file_name(&model, job.class), job.seed));
                     Png::create(&path)?.write(&scaled(&image, args.scale.unwrap_or(1)))?;
                 }
                 Target::File(_) => *to = Some(image),
             }
         }
     }
-    work.bar.finish_and_clear();
+    work.clear();
     if let Target::File(file) = target {
         file.write(&sheet.draw(&images))?;
     }
@@ -153,16 +130,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
-    fn settings(&self, model: &Model) -> Settings {
-        let mut settings = model.settings();
-        self.sampling.apply(&mut settings);
-        settings.guidance = self.guidance.unwrap_or(settings.guidance);
-        settings.discrete_guidance = self.discrete_guidance.unwrap_or(settings.discrete_guidance);
-        settings.temperature = self.temperature.unwrap_or(settings.temperature);
-        settings.discrete_temperature = self.discrete_temperature.unwrap_or(settings.discrete_temperature);
-        settings
-    }
-
     /// The images to make, class by class.
     fn jobs(&self, model: &Model) -> Result<Vec<Job>> {
         let classes = match self.class.as_str() {
@@ -214,67 +181,4 @@ impl Layout {
 
 fn ceil_sqrt(n: usize) -> usize {
     n.isqrt() + usize::from(n.isqrt().pow(2) < n)
-}
-
-/// A class's name as a file can bear it: names come from the model, and some would lead to other folders.
-fn file_name(model: &Model, class: usize) -> String {
-    let name = model.config().classes.get(class).map_or("", String::as_str);
-    let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ' | ',');
-    if !name.is_empty() && name.chars().all(fits) && name.len() <= 100 {
-        return name.to_owned();
-    }
-    let kept: String = name.chars().take(24).map(|c| if fits(c) { c } else { '_' }).collect();
-    format!("{kept}_{class}")
-}
-
-/// The work on all images, as the user sees it.
-struct Work<'a> {
-    interrupt: Interrupt,
-    bar: ProgressBar,
-    done: usize,
-    all: usize,
-    settings: &'a Settings,
-}
-
-impl Work<'_> {
-    /// Makes one batch; `coarse` gets the pictures of stage 1 as soon as they are there.
-    fn make(
-        &mut self,
-        session: &mut Session,
-        jobs: &[Job],
-        coarse: impl FnOnce(Vec<Image>) -> Result<()>,
-    ) -> Result<()> {
-        let (classes, seeds): (Vec<usize>, Vec<u64>) = jobs.iter().map(|job| (job.class, job.seed)).unzip();
-        session.begin(&classes, &seeds)?;
-        let (canceller, mut coarse) = (session.canceller(), Some(coarse));
-        loop {
-            if self.interrupt.pressed() {
-                canceller.cancel();
-            }
-            let progress = session.step(STEP).inspect_err(|_| self.bar.finish_and_clear())?;
-            self.show(&progress, jobs.len());
-            if coarse.is_some()
-                && let Ok(previews) = session.previews()
-            {
-                coarse.take().map_or(Ok(()), |coarse| coarse(previews))?;
-            }
-            if progress.finished {
-                self.done += jobs.len();
-                return Ok(());
-            }
-        }
-    }
-
-    fn show(&self, progress: &Progress, batch: usize) {
-        let share = (self.done as f64 + progress.fraction * batch as f64) / self.all as f64;
-        self.bar.set_position((share * 1000.0) as u64);
-        self.bar.set_message(match progress.stage {
-            Stage::Prepare => "preparing".to_owned(),
-            Stage::Encode => "encoding".to_owned(),
-            Stage::Discrete => format!("stage 1, code {}", progress.index),
-            Stage::Preview => "coarse picture".to_owned(),
-            Stage::Condition | Stage::Head => format!("stage 2, round {}/{}", progress.index + 1, self.settings.rounds),
-            Stage::Decode => "stage 3, pixels".to_owned(),
-        });
-    }
 }

@@ -1,7 +1,8 @@
 //! The `discon` command: pictures from a model, and what one wants to know about a model and this machine.
 //!
 //! Each subcommand is a file of the same name, over a handful that they share: [`common`] (the model, the processor),
-//! [`output`] (files that are whole or not there), [`logger`] (`--verbose`), [`sheet`] (labelled grids of pictures), [`interrupt`] (Ctrl-C). All
+//! [`output`] (files that are whole or not there), [`logger`] (`--verbose`), [`sheet`] (labelled grids of pictures), [`work`] (sessions that
+//! make many images), [`interrupt`] (Ctrl-C). All
 //! of them use the library as any other program would.
 //!
 //! Exit codes: 0 done, 1 failed, 2 the command line makes no sense, 130 cancelled. An error is one line on standard
@@ -18,9 +19,11 @@ mod logger;
 mod output;
 mod pack;
 mod reconstruct;
+mod sample;
 mod sheet;
 mod synth;
 mod verify;
+mod work;
 
 use clap::error::ErrorKind as UsageKind;
 use clap::{Parser, Subcommand};
@@ -44,6 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(generate::Args),
+    Sample(sample::Args),
     Reconstruct(reconstruct::Args),
     Verify(verify::Args),
     Compare(compare::Args),
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
     }
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args),
+        Command::Sample(args) => sample::run(args),
         Command::Reconstruct(args) => reconstruct::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Compare(args) => compare::run(args),

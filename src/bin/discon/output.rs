@@ -4,7 +4,7 @@ use discon::{Error, Image, Result};
 use image::{ImageFormat, RgbImage};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -32,6 +32,28 @@ pub(crate) fn bar(quiet: bool) -> ProgressBar {
     ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// What every name begins with that a file has before its own.
+pub(crate) const HIDDEN: &str = ".discon-";
+
+/// A file beside `path`, to get its name when it is whole; dropped before, it leaves nothing.
+pub(crate) fn unnamed(path: &Path) -> Result<NamedTempFile> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(HIDDEN).suffix(".partial");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    // Its own message would name the other name.
+    builder.tempfile_in(folder).map_err(|e| Error::io(path, io::Error::from(e.kind())))
+}
+
+/// Writes a picture as PNG.
+pub(crate) fn encode(picture: &RgbImage, mut file: impl Write) -> io::Result<()> {
+    // The encoder seeks nowhere, but asks for it.
+    let mut png = io::Cursor::new(Vec::new());
+    picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;
+    file.write_all(png.get_ref())
+}
+
 /// A PNG file to be. It grows under another name beside its own, which it takes when it is whole; dropped before, it
 /// leaves nothing.
 #[derive(Debug)]
@@ -47,13 +69,7 @@ impl Png {
             let expected = "a name that ends in .png, or a folder: one that exists or a name that ends in /";
             return Err(Error::input("output", expected, path.display()));
         }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".discon-").suffix(".partial");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        // Its own message would name the other name.
-        let file = builder.tempfile_in(folder).map_err(|e| Error::io(path, io::Error::from(e.kind())))?;
+        let file = unnamed(path)?;
         if path.is_dir() {
             return Err(Error::io(path, io::Error::from(io::ErrorKind::IsADirectory)));
         }
@@ -61,10 +77,7 @@ impl Png {
     }
 
     pub(crate) fn write(mut self, picture: &RgbImage) -> Result<()> {
-        let mut out = BufWriter::new(self.file.as_file_mut());
-        let written = picture.write_to(&mut out, ImageFormat::Png).map_err(io::Error::other);
-        written.and_then(|()| out.flush()).map_err(|e| Error::io(&self.path, e))?;
-        drop(out);
+        encode(picture, self.file.as_file_mut()).map_err(|e| Error::io(&self.path, e))?;
         let persisted: Result<File, _> = self.file.persist(&self.path);
         persisted.map(drop).map_err(|e| Error::io(&self.path, e.error))
     }

@@ -1,0 +1,109 @@
+//! Images as a PNG each: `CLASS/NUMBER.png` in a folder, beside the task's text in `sample.json`.
+//!
+//! A file is whole when it gets its name, so what is there need not be made again. Shards share a folder: each writes under a
+//! name of its own before.
+
+use super::held;
+use super::task::Task;
+use crate::output::{HIDDEN, encode, scaled, unnamed};
+use discon::{Error, Image, Result};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const TASK_FILE: &str = "sample.json";
+
+pub(super) struct Folder {
+    dir: PathBuf,
+    /// Of each class that has images, its folder's name, by class.
+    names: Vec<String>,
+    size: usize,
+    task: Task,
+    /// The file that keeps others from the same shard.
+    lock: PathBuf,
+    /// What an image is called until it is whole.
+    partial: PathBuf,
+    /// Held until the end.
+    _held: File,
+}
+
+impl Folder {
+    /// A folder that is new, or empty, or of that task; `names` are those of all classes.
+    pub(super) fn open(dir: &Path, task: &Task, names: Vec<String>) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        begin(dir, &task.whole())?;
+        let shard = task.shard.map_or("all".to_owned(), |shard| format!("{}-of-{}", shard.number, shard.of));
+        let own = |ending: &str| dir.join(format!("{HIDDEN}{shard}{ending}"));
+        let (lock, partial) = (own(".lock"), own(".partial"));
+        let held = held::open(&lock)?;
+        Ok(Self { dir: dir.to_owned(), names, size: task.size, task: task.clone(), lock, partial, _held: held })
+    }
+
+    /// The images of the task that are not there.
+    pub(super) fn missing(&self) -> Vec<usize> {
+        self.task.range().filter(|&i| !self.has(i)).collect()
+    }
+
+    /// Whether an image is there, and whole even where the machine went down after it was written.
+    fn has(&self, i: usize) -> bool {
+        let size = (self.size as u32, self.size as u32);
+        image::open(self.path(i)).is_ok_and(|image| (image.width(), image.height()) == size)
+    }
+
+    fn path(&self, i: usize) -> PathBuf {
+        self.dir.join(&self.names[self.task.job(i).class]).join(format!("{i:06}.png"))
+    }
+
+    pub(super) fn put(&self, i: usize, image: &Image) -> Result<()> {
+        let path = self.path(i);
+        let parent = path.parent().unwrap_or(&self.dir);
+        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+        let file = File::create(&self.partial).map_err(|e| Error::io(&self.partial, e))?;
+        encode(&scaled(image, 1), file).and_then(|()| fs::rename(&self.partial, &path)).map_err(|e| Error::io(path, e))
+    }
+
+    /// Takes away what is not an image.
+    pub(super) fn finish(self) -> Result<()> {
+        let partial = match fs::remove_file(&self.partial) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(&self.partial, e)),
+            _ => Ok(()),
+        };
+        partial.and(fs::remove_file(&self.lock).map_err(|e| Error::io(&self.lock, e)))
+    }
+}
+
+/// Writes the task into a folder, or finds it there. Several processes may do so at once.
+fn begin(dir: &Path, task: &Task) -> Result<()> {
+    let path = dir.join(TASK_FILE);
+    loop {
+        match fs::read(&path) {
+            Ok(text) => {
+                let expected = "the task of a folder that `discon sample` began";
+                let foreign = || Error::input(path.display().to_string(), expected, "something else");
+                return task.check(&Task::read(&text).ok_or_else(foreign)?, &path);
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(path, e)),
+        }
+        let entries = fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect());
+        let entries: Vec<_> = entries.map_err(|e: io::Error| Error::io(dir, e))?;
+        let foreign = entries.iter().find(|name| !name.to_string_lossy().starts_with(HIDDEN));
+        match foreign {
+            // Another process may have begun since.
+            Some(_) if path.exists() => continue,
+            Some(name) => {
+                let expected = "a new or empty folder, or one that `discon sample` began";
+                return Err(Error::input(dir.display().to_string(), expected, format!("`{}`", name.display())));
+            }
+            None => {}
+        }
+        let failed = |e: io::Error| Error::io(&path, e);
+        let mut file = unnamed(&path)?;
+        file.write_all(format!("{}\n", task.text()?).as_bytes()).map_err(failed)?;
+        match file.persist_noclobber(&path) {
+            Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e.error)),
+            // Whoever wrote it, it is there now.
+            _ => {}
+        }
+    }
+}
