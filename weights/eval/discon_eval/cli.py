@@ -35,6 +35,7 @@ def parser():
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
     c.add_argument("--count", type=int, default=1600)
     c.add_argument("--work", type=pathlib.Path, required=True)
+    sub.add_parser("report", help="fill docs/quality.md, its tables and charts, from results/")
     return p
 
 
@@ -56,6 +57,10 @@ def publish_judge(run):
 def main(argv=None):
     args = parser().parse_args(argv)
     try:
+        if args.command == "report":
+            from .report import report
+            report(RESULTS)
+            return 0
         import torch
         torch.set_num_threads(args.threads)
         if args.command == "judge":

@@ -1,0 +1,93 @@
+"""The tables and charts of docs/quality.md from results/*.json."""
+import json
+import pathlib
+import re
+import statistics
+
+from discon_train.errors import TrainError
+
+from .sets import ROOT
+
+PAGE = ROOT / "docs/quality.md"
+# Columns of the table of systems: heading, figure, digits, and whether more is better.
+COLUMNS = (
+    ("Fréchet distance, judge", "judge distance", 2), ("precision", "judge precision", 3), ("recall", "judge recall", 3),
+    ("Fréchet distance, photo", "photo distance", 2), ("precision", "photo precision", 3), ("recall", "photo recall", 3),
+    ("class seen", "class accuracy", 3), ("nearer than 1 % of held out", "nearer than 1% of held out", 4),
+)
+REBUILT = (("PSNR, dB", "PSNR", 2), ("SSIM", "SSIM", 4), ("perceptual", "perceptual", 3))
+
+
+def spread(values, digits):
+    """Mean and standard deviation over seeds, as text."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def systems_table(found):
+    """A row a system, with its spread over seeds, below the rows of held-out and rebuilt pictures."""
+    rows = [[name, *(f"{figures[key]:.{digits}f}" for _, key, digits in COLUMNS)] for name, figures in found["sets"].items()]
+    rows += [[f"**{name}**", *(spread([r[key] for r in runs], digits) for _, key, digits in COLUMNS)] for name, runs in found["systems"].items()]
+    return table(["pictures", *(head for head, _, _ in COLUMNS)], rows)
+
+
+def rebuilt_table(found):
+    rows = [[name, *(f"{figures[key]:.{digits}f}" for _, key, digits in REBUILT)]
+            for name, figures in found["sets"].items() if "PSNR" in figures]
+    return table(["pictures", *(head for head, _, _ in REBUILT)], rows)
+
+
+def settings_chart(found, path):
+    """A panel a setting: the distances in both spaces, and the time where it changes."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    # Text stays text, and the same results give the same bytes.
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "discon", "font.family": "sans-serif"})
+    tried = found["tried"]
+    fig, axes = plt.subplots(2, -(-len(tried) // 2), squeeze=False, figsize=(11, 6), layout="constrained")
+    for ax, (name, rows) in zip(axes.flat, tried.items()):
+        values = [r["value"] for r in rows]
+        ax.plot(values, [r["judge distance"] for r in rows], "o-", color="#4477aa", label="distance, judge")
+        ax.plot(values, [r["photo distance"] for r in rows], "s-", color="#228833", label="distance, photo")
+        ax.axvline(found["own"][name], color="black", linewidth=0.8, linestyle=":")
+        ax.set_title(name, loc="left", fontsize=10)
+        ax.set_ylim(bottom=0)
+        if "seconds" in rows[0]:
+            time = ax.twinx()
+            time.plot(values, [1000 * r["seconds"] for r in rows], "^--", color="#ee6677", label="ms a picture")
+            time.set_ylim(bottom=0)
+            time.legend(fontsize=7, frameon=False, loc="upper right")
+    axes.flat[0].legend(fontsize=7, frameon=False, loc="upper left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, metadata={"Date": None})
+    plt.close(fig)
+
+
+def fill(page, name, text):
+    """The section between its markers, replaced."""
+    start, end = f"<!-- made: {name} -->", "<!-- end -->"
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.S)
+    if len(pattern.findall(page)) != 1:
+        raise TrainError(f"docs/quality.md: expected one section {start} ... {end}, found {len(pattern.findall(page))}")
+    return pattern.sub(lambda _: f"{start}\n{text.strip()}\n{end}", page)
+
+
+def report(results, page=PAGE):
+    """Fills the page from the results that are there."""
+    results, page = pathlib.Path(results), pathlib.Path(page)
+    if not page.exists():
+        raise TrainError(f"{page}: not there; it has the sections that are filled")
+    text = page.read_text()
+    if (results / "systems.json").exists():
+        found = json.loads((results / "systems.json").read_text())
+        text = fill(text, "systems", systems_table(found))
+        text = fill(text, "rebuilt", rebuilt_table(found))
+    if (results / "settings.json").exists():
+        settings_chart(json.loads((results / "settings.json").read_text()), page.parent / "images/settings.svg")
+    page.write_text(text)
