@@ -469,7 +469,9 @@ fn what_is_wrong_with_a_request_is_named() {
     wrong(2, &["--count", "4"], &["--npz", "--out"]);
     wrong(2, &to(&["--out", "x"]), &["--npz", "--out"]);
     wrong(2, &to(&["--what", "sound"]), &["--what", "sound", "discrete"]);
-    wrong(2, &to(&["--join", "a.npz"]), &["--join", "--count"]);
+    for option in ["--count", "--seed", "--model", "--out"] {
+        fails(&dir, 2, &["sample", "--npz", "x.npz", option, "1", "--join", "a.npz"], &[option]);
+    }
     fails(&dir, 1, &sample("gone", &to(&[])), &["model", "gone"]);
     let part = tempdir().unwrap();
     copy_model(part.path(), &["discon.json", "rar.safetensors", "discon.safetensors", "vae.safetensors"]);

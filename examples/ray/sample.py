@@ -73,6 +73,8 @@ def make_shard(job, number):
         # Not by itself: by an operator, or for want of memory. Ray does the task again.
         raise RuntimeError(f"shard {number}: ended by signal {-done.returncode}")
     if done.returncode != 0:
+        if not any(scratch.iterdir()):
+            scratch.rmdir()
         return {"node": node, "error": done.stderr.strip()}
     made = npz.read_bytes()
     shutil.rmtree(scratch)

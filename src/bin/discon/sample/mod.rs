@@ -79,7 +79,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "image|discrete", default_value = "image")]
     what: What,
     /// Put the .npz of all shards, in any order, together in --npz
-    #[arg(long, value_name = "SHARD.npz", num_args = 1.., conflicts_with_all = ["out", "count", "shard", "batch"])]
+    #[arg(long, value_name = "SHARD.npz", num_args = 1.., conflicts_with_all = ["out", "count", "classes", "seed", "shard", "batch", "what", "model"])]
     join: Vec<PathBuf>,
     /// No progress bar
     #[arg(long, short)]
