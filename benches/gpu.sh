@@ -138,8 +138,8 @@ peers() {
 
 do_parts() {
   local given=()
-  [[ $devices != *'"compute_capability":"9.0"'* ]] || given+=(--wgmma)
   [[ -z $quick ]] || given+=(product:2x64x96 product:40x64x96 attention:4x20x24 --once)
+  [[ $devices != *'"compute_capability":"9.0"'* ]] || given+=(--wgmma)
   peers parts "${given[@]}" --bench "$bin/gpu-bench" --out "$out/gpu-parts.jsonl"
 }
 
