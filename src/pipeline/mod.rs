@@ -13,7 +13,10 @@ mod model;
 mod pack;
 mod preview;
 mod program;
+mod progress;
 mod session;
+mod settings;
+mod start;
 
 pub use background::Background;
 pub use device::{Cpu, Device};
@@ -23,8 +26,10 @@ pub use image::Image;
 pub use memory::{OpenOptions, SessionMemory, SessionOptions};
 pub use model::{Model, Request};
 pub use pack::pack;
-pub use program::{Outputs, Settings};
-pub use session::{Canceller, Known, Progress, Session, Start};
+pub use progress::Progress;
+pub use session::{Canceller, Session};
+pub use settings::{Outputs, Settings};
+pub use start::{Known, Start};
 
 pub(crate) use executor::Executor;
 pub(crate) use model::needed;

@@ -1,8 +1,8 @@
 //! A model: networks with their weights, shared by all who generate with it.
 
 use super::device::Device;
-use super::session::{Progress, Session};
 use super::{Image, OpenOptions, Outputs, SessionOptions, Settings};
+use super::{Progress, Session};
 use crate::error::{Error, Result};
 use crate::model::{Masked, Rar, Vae, Vq};
 use crate::plan::Store;

@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::executor::Executor;
 use super::model::{Networks, needed};
-use super::session::{Pace, progress};
+use super::progress::{Pace, progress};
 use super::{Image, Progress, Session};
 use crate::error::{Error, Result};
 use crate::plan::{Builder, Cursor, Plan, Stage, View};

@@ -1,124 +1,15 @@
 //! Compiles the whole graph for a batch: which segments run, where inputs and results lie.
 
 use super::model::{Networks, needed};
-use super::{Executor, Image};
+use super::{Executor, Image, Outputs, Settings};
 use crate::error::{Error, Result};
 use crate::model::{Draws, HeadSettings, MaskedInputs, Mix, RoundSettings, Sequences, Tail};
 use crate::ops::{Source, SumRows, TokenDraw};
 use crate::plan::{Builder, Plan, Stage, View};
 use crate::sampling;
 use crate::tensor::Layout;
-use crate::weights::{DISCON_FILE, GuidanceSchedule, RAR_FILE, SamplingConfig, VAE_FILE, VQ_FILE};
+use crate::weights::{DISCON_FILE, RAR_FILE, VAE_FILE, VQ_FILE};
 use std::ops::Range;
-
-/// What a request can set; the model's config has the defaults.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Stage 1 guidance; 1 is none.
-    pub discrete_guidance: f64,
-    /// How late stage 1's guidance rises.
-    pub discrete_guidance_pow: f64,
-    /// Stage 1 temperature.
-    pub discrete_temperature: f64,
-    /// Rounds of stage 2.
-    pub rounds: usize,
-    /// Diffusion steps of the head.
-    pub steps: usize,
-    /// Stage 2 guidance; 1 is none.
-    pub guidance: f64,
-    /// Whether stage 2's guidance rises with the share of known places.
-    pub guidance_schedule: GuidanceSchedule,
-    /// Factor of the diffusion's noise.
-    pub temperature: f64,
-    /// Bound of the head's estimate of the clean token.
-    pub clip_x0: Option<f32>,
-}
-
-impl From<&SamplingConfig> for Settings {
-    fn from(c: &SamplingConfig) -> Self {
-        Self {
-            discrete_guidance: c.rar.guidance,
-            discrete_guidance_pow: c.rar.guidance_pow,
-            discrete_temperature: c.rar.temperature,
-            rounds: c.discon.ar_steps,
-            steps: c.discon.diffusion_steps,
-            guidance: c.discon.guidance,
-            guidance_schedule: c.discon.guidance_schedule,
-            temperature: c.discon.temperature,
-            clip_x0: c.discon.clip_x0,
-        }
-    }
-}
-
-impl Settings {
-    /// [`Error::Setting`] for the first setting out of range; `places` tokens, `train_steps` of the head's schedule.
-    pub fn check(&self, places: usize, train_steps: usize) -> Result<()> {
-        let range = |name, x: f64, low: f64, high: f64, open: bool| {
-            let inside = x.is_finite() && x <= high && if open { x > low } else { x >= low };
-            let expected = || format!("a number {} {low} and at most {high}", if open { "above" } else { "from" });
-            if inside { Ok(()) } else { Err(Error::setting(name, expected(), x)) }
-        };
-        let count = |name, n: usize, most: usize| {
-            if (1..=most).contains(&n) { Ok(()) } else { Err(Error::setting(name, format!("1 to {most}"), n)) }
-        };
-        range("discrete_guidance", self.discrete_guidance, 0.0, 1000.0, false)?;
-        range("discrete_guidance_pow", self.discrete_guidance_pow, 0.0, 1000.0, true)?;
-        range("discrete_temperature", self.discrete_temperature, 0.0, 1000.0, true)?;
-        count("rounds", self.rounds, places)?;
-        count("steps", self.steps, train_steps)?;
-        range("guidance", self.guidance, 0.0, 1000.0, false)?;
-        range("temperature", self.temperature, 0.0, 1000.0, false)?;
-        self.clip_x0.map_or(Ok(()), |c| range("clip_x0", f64::from(c), 0.0, 1e6, true))
-    }
-}
-
-/// What a session is to make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outputs {
-    /// The image.
-    pub image: bool,
-    /// The coarse picture that the discrete tokens' own decoder makes after stage 1.
-    pub preview: bool,
-    /// Makes only so many discrete tokens of each image, and takes 0 for all others: a measurement of speed that does
-    /// not wait for the whole of stage 1. The images are worth nothing. `None` is all.
-    pub discrete_tokens: Option<usize>,
-    /// The caller gives the discrete tokens, by [`Session::begin_with_codes`](super::Session::begin_with_codes): stage 1
-    /// does not run, and its weights are not needed.
-    pub given_codes: bool,
-    /// So many places of each image are not drawn: [`Session::begin_with`](super::Session::begin_with) says which, and
-    /// gives their tokens. Fewer than all.
-    pub known_places: usize,
-    /// Tokens and codes of the known places are those of a picture, which the session encodes as its first stage: it begins
-    /// with an [`Edit`](super::Edit) that needs that, and with nothing else.
-    pub encodes: bool,
-    /// Each image may be of so many classes with weights, [`Start::mixes`](super::Start::mixes): at least 1, at most
-    /// [`Outputs::MOST_MIXED`].
-    pub mix: usize,
-    /// Pictures of what is drawn so far, while stage 2 runs: [`Session::preview_now`](super::Session::preview_now). They
-    /// take memory of their own. With `preview` too, what is not drawn yet shows the coarse picture, which the session
-    /// encodes for that.
-    pub partial_previews: bool,
-}
-
-impl Outputs {
-    /// The image.
-    pub const IMAGE: Self = Self {
-        image: true,
-        preview: false,
-        discrete_tokens: None,
-        given_codes: false,
-        known_places: 0,
-        encodes: false,
-        mix: 1,
-        partial_previews: false,
-    };
-    /// The image, and the coarse picture before it.
-    pub const IMAGE_AND_PREVIEW: Self = Self { preview: true, ..Self::IMAGE };
-    /// The coarse picture only: the lossy way that DisCon replaces.
-    pub const DISCRETE_ONLY: Self = Self { image: false, ..Self::IMAGE_AND_PREVIEW };
-    /// Classes that one image may be mixed of.
-    pub const MOST_MIXED: usize = 64;
-}
 
 /// Random numbers given from outside, for checks against known answers.
 #[derive(Debug, Clone, Copy)]

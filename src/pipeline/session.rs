@@ -5,35 +5,16 @@ use super::memory::SessionOptions;
 use super::model::Model;
 use super::preview::Previewer;
 use super::program::Program;
-use super::{Device, Edit, Executor, Image, Outputs, Settings};
+use super::progress::{Pace, progress};
+use super::{Device, Executor, Image, Known, Outputs, Progress, Settings, Start};
 use crate::error::{Error, Result};
 use crate::plan::{Cursor, Plan, Profile, Stage};
-use crate::sampling::Order;
 use crate::tensor::Mat;
 use log::{debug, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Where a session is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// The stage at work.
-    pub stage: Stage,
-    /// Its place (stage 1), round (stage 2), level (autoencoders), or how many shared blocks come before (prepare).
-    pub index: usize,
-    /// Share of the work done, by cost, from 0 to 1.
-    pub fraction: f64,
-    /// Whether all is done.
-    pub finished: bool,
-    /// About how much longer the session has to work, by the work done and the time it took since it began; only time
-    /// inside [`Session::step`] and [`Session::run`] counts. None until a thousandth of the work is done. It falls as
-    /// the work goes on at the same speed, and may rise where the machine, or what comes next, is slower for its cost than
-    /// what came before. Zero once all is done.
-    pub left: Option<Duration>,
-}
 
 /// Cancels a session's run from any thread.
 #[derive(Debug, Clone, Default)]
@@ -69,40 +50,6 @@ pub struct Session {
     /// The picture whose pixels stay where the mask is false.
     kept: Option<(Image, Vec<bool>)>,
     pub(super) previewer: Option<Previewer>,
-}
-
-/// What is given of a batch beside classes and seeds.
-#[derive(Debug, Clone, Default)]
-pub struct Start {
-    /// The order in which stage 2 draws the places.
-    pub order: Order,
-    /// Of each image, by place, the discrete token, or none for one that is drawn. Empty: all are drawn.
-    pub codes: Vec<Vec<Option<u32>>>,
-    /// Of each image, what is known of its continuous tokens; in a session without [`Outputs::known_places`] empty.
-    pub known: Vec<Known>,
-    /// Of each image, the classes that it is mixed of and their weights: finite numbers from 0 on whose sum is more than 0,
-    /// and is made 1. It is then of the weighted sum of their embeddings, and its class is not looked at; where there are
-    /// none, its class it is. At most as many as [`Outputs::mix`]. Empty: each image is of its class.
-    pub mixes: Vec<Vec<(usize, f64)>>,
-    /// A picture to make these of; `codes` and `known` are then empty. In a session of other outputs than
-    /// [`Model::outputs_for`] says, none.
-    pub edit: Option<Edit>,
-}
-
-impl Start {
-    /// An edit, in the order that suits it.
-    pub fn of(edit: Edit) -> Self {
-        Self { order: edit.order(), edit: Some(edit), ..Self::default() }
-    }
-}
-
-/// What is known of an image's continuous tokens.
-#[derive(Debug, Clone)]
-pub struct Known {
-    /// By place whether its token is known: [`Outputs::known_places`] of them.
-    pub places: Vec<bool>,
-    /// `[L, C]` by place, as of [`Session::tokens`]; those of places that are not known are not looked at.
-    pub tokens: Vec<f32>,
 }
 
 impl Session {
@@ -206,115 +153,6 @@ impl Session {
         }
         let codes = codes.iter().map(|codes| codes.as_ref().iter().map(|&code| Some(code)).collect()).collect();
         self.begin_with(classes, seeds, &Start { codes, ..Start::default() })
-    }
-
-    /// Refuses a request that does not fit the session.
-    fn check(&self, classes: &[usize], seeds: &[u64]) -> Result<()> {
-        let (batch, known) = (self.program.batch, self.model.config().classes.len());
-        if classes.len() != batch || seeds.len() != batch {
-            let found = format!("{} classes and {} seeds", classes.len(), seeds.len());
-            return Err(Error::input("request", format!("{batch} classes and {batch} seeds"), found));
-        }
-        // `known` itself is "no class".
-        if let Some(class) = classes.iter().find(|&&c| c > known) {
-            return Err(Error::input("class", format!("a number below {known}, or {known} for no class"), class));
-        }
-        Ok(())
-    }
-
-    /// Refuses codes that are not of `places` places or not the model's.
-    fn check_codes_of(&self, image: usize, places: usize, n: usize, codes: impl Iterator<Item = u32>) -> Result<()> {
-        let (what, limit) = (|| format!("codes of image {image}"), self.model.networks().codes());
-        if n != places {
-            return Err(Error::input(what(), format!("{places} of them"), n));
-        }
-        match codes.into_iter().find(|&code| code as usize >= limit) {
-            Some(code) => Err(Error::input(what(), format!("numbers below {limit}"), code)),
-            None => Ok(()),
-        }
-    }
-
-    fn check_codes(&self, codes: &[Vec<Option<u32>>]) -> Result<()> {
-        let Program { batch, places, .. } = self.program;
-        if !codes.is_empty() && codes.len() != batch {
-            return Err(Error::input("codes", format!("those of {batch} images, or none"), codes.len()));
-        }
-        for (image, codes) in codes.iter().enumerate() {
-            self.check_codes_of(image, places, codes.len(), codes.iter().flatten().copied())?;
-            if self.program.takes_codes() && codes.contains(&None) {
-                let expected = "those of all places, as `given_codes` says";
-                return Err(Error::input(format!("codes of image {image}"), expected, "some to draw"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses classes and weights that do not fit the session.
-    fn check_mixes(&self, mixes: &[Vec<(usize, f64)>]) -> Result<()> {
-        let (Program { batch, mix: most, .. }, known) = (&self.program, self.model.config().classes.len());
-        if !mixes.is_empty() && mixes.len() != *batch {
-            return Err(Error::input("mixes", format!("those of {batch} images, or none"), mixes.len()));
-        }
-        for (image, mix) in mixes.iter().enumerate() {
-            let what = format!("classes of image {image}");
-            if mix.len() > *most {
-                return Err(Error::input(what, format!("{most} at most, as `mix` says"), mix.len()));
-            }
-            if let Some((class, _)) = mix.iter().find(|(class, _)| *class > known) {
-                return Err(Error::input(what, format!("numbers below {known}, or {known} for no class"), class));
-            }
-            let sum: f64 = mix.iter().map(|(_, weight)| weight).sum();
-            if let Some((_, weight)) = mix.iter().find(|(_, weight)| !(*weight >= 0.0 && weight.is_finite())) {
-                let what = format!("weights of image {image}");
-                return Err(Error::input(what, "finite numbers, none below 0", weight));
-            }
-            if !(mix.is_empty() || sum > 0.0 && sum.is_finite()) {
-                let what = format!("weights of image {image}");
-                return Err(Error::input(what, "a finite sum above 0", sum));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses an edit in a session that was not made for it, and the other way round.
-    fn check_encoded(&self, given: &Given) -> Result<()> {
-        let says = |encodes| if encodes { "an edit with known places of a picture" } else { "no picture to encode" };
-        let (expected, found) = (self.program.encodes(), given.picture.is_some());
-        if expected != found {
-            return Err(Error::input("request", format!("{}, as `encodes` says", says(expected)), says(found)));
-        }
-        Ok(())
-    }
-
-    /// Refuses known places that are not as many as the session was made for; those of a picture are `of_picture`.
-    fn check_known(&self, Start { known, .. }: &Start, of_picture: &[Vec<bool>]) -> Result<()> {
-        let Program { batch, places, .. } = self.program;
-        let (count, width) = self.program.known().unwrap_or_default();
-        let images = if count == 0 { 0 } else { batch };
-        let found = if of_picture.is_empty() { known.len() } else { of_picture.len() };
-        if found != images {
-            let expected = format!("those of {images} images, as `known_places` is {count}");
-            return Err(Error::input("known places", expected, found));
-        }
-        let each = known.iter().map(|known| &known.places).chain(of_picture);
-        for (image, each) in each.enumerate() {
-            let found = each.iter().filter(|known| **known).count();
-            if (each.len(), found) != (places, count) {
-                let (what, found) = (format!("known places of image {image}"), format!("{found} of {}", each.len()));
-                return Err(Error::input(what, format!("{count} of {places}"), found));
-            }
-        }
-        for (image, known) in known.iter().enumerate() {
-            let what = |what: &str| format!("{what} of image {image}");
-            if known.tokens.len() != places * width {
-                let expected = format!("{places} tokens of {width} numbers");
-                return Err(Error::input(what("tokens"), expected, format!("{} numbers", known.tokens.len())));
-            }
-            if let Some(x) = known.tokens.iter().find(|x| !x.is_finite()) {
-                return Err(Error::input(what("tokens"), "finite numbers", x));
-            }
-        }
-        Ok(())
     }
 
     fn start(&mut self, classes: &[usize], seeds: &[u64], start: &Start, given: Given) -> Result<()> {
@@ -540,53 +378,4 @@ fn refused(why: &Error) {
 pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
     let l = pixels.layout();
     (0..l.groups).map(|g| Image::from_pixels(pixels, g * l.rows..(g + 1) * l.rows, range)).collect()
-}
-
-/// How fast a session works.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pace {
-    /// Cost that was done when the request began.
-    first: u64,
-    /// Cost done.
-    done: u64,
-    /// Working time until then.
-    spent: Duration,
-}
-
-impl Pace {
-    fn from(done: u64) -> Self {
-        Self { first: done, done, spent: Duration::ZERO }
-    }
-
-    /// The least work to tell anything from.
-    fn least(plan: &Plan) -> u64 {
-        plan.weight / 1000
-    }
-
-    fn reached(&mut self, done: u64, spent: Duration) {
-        (self.done, self.spent) = (done, spent);
-    }
-
-    /// About how long the rest of `plan` takes.
-    fn left(&self, plan: &Plan, cursor: &Cursor) -> Option<Duration> {
-        if cursor.is_finished(plan) {
-            return Some(Duration::ZERO);
-        }
-        let done = self.done - self.first;
-        let rest = plan.weight.saturating_sub(cursor.done) as f64;
-        let known = done > 0 && done >= Self::least(plan);
-        known.then(|| Duration::try_from_secs_f64(self.spent.as_secs_f64() * rest / done as f64).ok()).flatten()
-    }
-}
-
-pub(super) fn progress(plan: &Plan, cursor: &Cursor, pace: &Pace) -> Progress {
-    let segment = plan.segments.get(cursor.segment).or(plan.segments.last());
-    Progress {
-        stage: segment.map_or(Stage::Decode, |s| s.stage),
-        // Only stage 1 counts its turns: they are places. A turn of the head is a diffusion step of the round.
-        index: segment.map_or(0, |s| s.index + if s.stage == Stage::Discrete { cursor.turn } else { 0 }),
-        fraction: if plan.weight == 0 { 1.0 } else { cursor.done as f64 / plan.weight as f64 },
-        finished: cursor.is_finished(plan),
-        left: pace.left(plan, cursor),
-    }
 }
