@@ -4,12 +4,9 @@ import json
 import pathlib
 import sys
 
+from discon_train.errors import TrainError
+
 from .features import HERE, JUDGE
-
-TRAINER = HERE.parent / "train"
-sys.path.insert(0, str(TRAINER))
-
-from discon_train.errors import TrainError  # noqa: E402
 
 RESULTS = HERE / "results"
 

@@ -18,6 +18,8 @@ class JudgeSpace:
     name, width = "judge", 64
 
     def __init__(self, path=JUDGE):
+        if not path.exists():
+            raise TrainError(f"{path}: not there; run the judge command first")
         weights = load_file(path)
         self.net = Judge(len(weights["out.bias"]))
         self.net.load_state_dict(weights)
