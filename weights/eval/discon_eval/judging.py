@@ -27,12 +27,12 @@ class Yardstick:
 
     def memorised(self, pictures, label):
         """How near the nearest training picture is: medians in the judge's space and in pixels (root of the mean square, of 255), and
-        the share that is nearer, in pixels, than 1% of the held-out pictures are. Neighbours are looked for in the judge's space."""
+        the share that is as near, in pixels, as 1% of the held-out pictures are. Neighbours are looked for in the judge's space."""
         if not hasattr(self, "limit"):
             self.limit = self.near(self.real, "held out")[1].quantile(0.01)
         space, pixels = self.near(pictures, label)
         return {"nearest in space": space.median().item(), "nearest in pixels": pixels.median().item(),
-                "nearer than 1% of held out": (pixels < self.limit).float().mean().item()}
+                "as near as 1% of held out": (pixels <= self.limit).float().mean().item()}
 
     def near(self, pictures, label, neighbours=16):
         """Of the nearest in space the one that is nearest in pixels: (distance in space [N], in pixels [N])."""
