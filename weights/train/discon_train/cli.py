@@ -34,6 +34,8 @@ def parser():
     command("adopt", "start a run from trained parts of a model folder", model=dict(type=pathlib.Path, required=True, help="model folder"),
             parts=dict(nargs="+", choices=TRAINED, default=["vae", "vq", "rar"], help="which parts (default: vae vq rar)"))
     command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
+    command("sharpen", "train the decoder of an autoencoder further, against a critic: RUN/PART-sharp.pt", minutes=minutes,
+            part=dict(choices=("vae", "vq"), required=True), extend=dict(action="store_true", help="train on after the cooldown"))
     command("export", "write the model folder", out=out)
     command("cases", "write the known answers into the model folder", out=out)
     command("grids", "write sheets of pictures", out=out, to=dict(type=pathlib.Path, help="where to; default OUT/card"),
@@ -72,6 +74,14 @@ def train_part(part, config, run, minutes, rank=0, world=1, extend=False):
     train(task, run, part, section["train"], minutes, team=Team(rank, world), extend=extend)
 
 
+def sharpen(part, config, run, minutes, extend=False):
+    from .loop import train
+    from .sharpen import TRAIN, SharpenTask
+    section = config.get("sharpen", {})
+    task = SharpenTask(config, run, part, **section.get("task", {}))
+    train(task, run, f"{part}-sharp", {**TRAIN, **section.get("train", {})}, minutes, extend=extend)
+
+
 def do(command, args, config, run):
     if command == "data":
         make_data(args, config, run)
@@ -81,6 +91,8 @@ def do(command, args, config, run):
         from .adopt import adopt
         for part, path in adopt(config, run, args.model, args.parts).items():
             print(f"{part}: {path}")
+    elif command == "sharpen":
+        sharpen(args.part, config, run, args.minutes, args.extend)
     elif command == "encode":
         from . import encode
         for kind in [getattr(args, "only", None)] if getattr(args, "only", None) else ["latents", "codes"]:

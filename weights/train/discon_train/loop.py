@@ -149,7 +149,9 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
         if state["settings"]["optimizer"] == s["optimizer"]:
             for o, saved in zip(opts, state["opts"]):
                 o.load_state_dict(saved)
-        ema, step, seconds, history = state["ema"], state["step"], state["seconds"], state["history"]
+        step, seconds, history = state["step"], state["seconds"], state["history"]
+        # A part taken from a model folder has no averages yet: they begin as its weights.
+        ema = {k: state["ema"].get(k, p.detach().clone()) for k, p in net.named_parameters() if k in ema}
         if not extend:
             cooldown_from = min(cooldown_from, state["cooldown_from"])
         task.load_state(state["task"])
@@ -224,9 +226,15 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
     return state()
 
 
-def trained(net, folder, part):
+def checkpoint(folder, part, sharp=True):
+    """Where a run keeps a part: an autoencoder with a sharpened decoder, if there is one and `sharp` allows it."""
+    sharpened = pathlib.Path(folder) / f"{part}-sharp.pt"
+    return sharpened if sharp and sharpened.exists() else pathlib.Path(folder) / f"{part}.pt"
+
+
+def trained(net, folder, part, sharp=True):
     """`net` with the weights of a run, averaged ones where they were kept. Returns (net, state)."""
-    path = pathlib.Path(folder) / f"{part}.pt"
+    path = checkpoint(folder, part, sharp)
     if not path.exists():
         raise TrainError(f"{path}: not there; train '{part}' first")
     state = torch.load(path, weights_only=False)

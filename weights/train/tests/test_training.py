@@ -15,6 +15,7 @@ from discon_train.data import Images, Order, read_config
 from discon_train.errors import TrainError
 from discon_train.export import export, net_config
 from discon_train.folder import load
+from discon_train.sharpen import SharpenTask
 from discon_train.transformers import RarTask, Stage2Task
 
 TRAIN = {"steps": 6, "cooldown": 2, "warmup": 2, "batch": 4, "lr": 1e-3, "eval_every": 3}
@@ -70,6 +71,50 @@ def test_resume_continues_bit_for_bit(part, run, tmp_path):
         assert torch.equal(tensor, again["net"][name]), name
     for name, tensor in whole["ema"].items():
         assert torch.equal(tensor, again["ema"][name]), name
+
+
+@pytest.mark.parametrize("part", ["vae", "vq"])
+def test_sharpening_moves_the_decoder_alone_and_continues_bit_for_bit(part, run, tmp_path):
+    for name in ("data", "latents", "codes", f"{part}.pt"):
+        (tmp_path / name).symlink_to(run / name)
+    sharp = lambda: SharpenTask(CONFIG, tmp_path, part, alone=2, width=8, eval_images=2)
+    name, settings = f"{part}-sharp", {**TRAIN, "bf16": True, "ema": 0.9}
+    whole = loop.train(sharp(), tmp_path, name, settings)
+    (tmp_path / f"{name}.pt").rename(tmp_path / "whole.pt")
+    loop.train(sharp(), tmp_path, name, settings, stop_at=3)
+    again = loop.train(sharp(), tmp_path, name, settings)
+    for key in whole["net"]:
+        assert torch.equal(whole["net"][key], again["net"][key]), key
+    for key in whole["task"]["critic"]:
+        assert torch.equal(whole["task"]["critic"][key], again["task"]["critic"][key]), key
+    before = torch.load(run / f"{part}.pt", weights_only=False)["net"]
+    moved = {k.split(".")[0] for k, v in whole["net"].items() if not torch.equal(v, before[k])}
+    assert moved == ({"decoder", "post_quant_conv"} if part == "vae" else {"decoder"})
+    # What is exported from then on has the sharpened decoder, and what trains it further begins at the plain one.
+    fresh = lambda: sharp().net
+    assert torch.equal(loop.trained(fresh(), tmp_path, part)[0].decoder.conv_in.weight, again["ema"]["decoder.conv_in.weight"])
+    assert torch.equal(fresh().decoder.conv_in.weight, before["decoder.conv_in.weight"])
+
+
+def test_sharpening_wants_what_the_encoder_made(run, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert command(tmp_path, "sharpen", "--part", "vae") == 2
+    assert "train 'vae' first" in capsys.readouterr().err
+    for name in ("data", "vae.pt"):
+        (tmp_path / name).symlink_to(run / name)
+    assert command(tmp_path, "sharpen", "--part", "vae") == 2
+    assert "run the encode command first" in capsys.readouterr().err
+
+
+def test_averages_of_an_adopted_part_begin_as_its_weights(run, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    for folder in ("data", "latents", "codes"):
+        (tmp_path / folder).symlink_to(run / folder)
+    assert command(tmp_path, "adopt", "--model", str(run / "model"), "--parts", "rar") == 0
+    loop.train(task("rar", tmp_path), tmp_path, "rar", {**CONFIG["rar"]["train"], "ema": 0.999999}, stop_at=2)
+    state = torch.load(tmp_path / "rar.pt", weights_only=False)
+    assert set(state["ema"]) == {n for n, p in task("rar", tmp_path).net.named_parameters() if p.requires_grad}
+    assert any(not torch.equal(v, state["net"][k]) for k, v in state["ema"].items())
 
 
 def test_two_processes_train_as_one(run, tmp_path):
