@@ -1,9 +1,10 @@
-"""Measures models: the classifier that judges, the claim of the paper, and the effect of the settings."""
+"""Measures models: the classifier that judges, settings that suit each system, the claim of the paper, and the effect of the settings."""
 import argparse
 import json
 import pathlib
 import sys
 
+from discon_train.data import read_json
 from discon_train.errors import TrainError
 
 from .features import HERE, JUDGE
@@ -22,6 +23,13 @@ def parser():
         return c
 
     command("judge", "train the classifier on RUN/data and write judge.safetensors")
+    dtype = dict(default="f32", choices=("f32", "bf16", "q8"), help="precision of the products")
+    c = command("tune", "try settings of sampling for one system: writes results/tuning.json")
+    c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
+    c.add_argument("--system", required=True, choices=("discrete only", "continuous only", "DisCon"))
+    c.add_argument("--count", type=int, default=1600, help="pictures of one choice of settings")
+    c.add_argument("--dtype", **dtype)
+    c.add_argument("--work", type=pathlib.Path, required=True)
     c = command("systems", "compare the systems: writes results/systems.json")
     c.add_argument("--discon", type=pathlib.Path, default=HERE.parent / "avatars-64", help="model folder")
     c.add_argument("--continuous", type=pathlib.Path, required=True, help="model folder of the rival without discrete tokens")
@@ -31,6 +39,7 @@ def parser():
     c = command("settings", "the effect of the sampling's settings: writes results/settings.json")
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
     c.add_argument("--count", type=int, default=1600)
+    c.add_argument("--dtype", **dtype)
     c.add_argument("--work", type=pathlib.Path, required=True)
     sub.add_parser("report", help="fill docs/quality.md, its tables and charts, from results/")
     return p
@@ -40,6 +49,12 @@ def write(name, found):
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(RESULTS / f"{name}.json")
+
+
+def kept(name):
+    """What was written before, or {}."""
+    path = RESULTS / f"{name}.json"
+    return read_json(path) if path.exists() else {}
 
 
 def publish_judge(run):
@@ -64,10 +79,13 @@ def main(argv=None):
             publish_judge(args.run)
         elif args.command == "systems":
             from .systems import systems
-            write("systems", systems(args.run, args.discon, args.continuous, args.count, args.seeds, args.work))
+            write("systems", systems(args.run, args.discon, args.continuous, args.count, args.seeds, args.work, kept("tuning")))
+        elif args.command == "tune":
+            from .tuning import tune
+            write("tuning", kept("tuning") | {args.system: tune(args.run, args.model, args.system, args.count, args.work, args.dtype)})
         else:
             from .settings import settings
-            write("settings", settings(args.run, args.model, args.count, args.work))
+            write("settings", settings(args.run, args.model, args.count, args.work, args.dtype))
     except TrainError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -15,6 +15,8 @@ COLUMNS = (
     ("Fréchet distance, photo", "photo distance", 2), ("precision", "photo precision", 3), ("recall", "photo recall", 3),
     ("class seen", "class accuracy", 3), ("as near as 1 % of held out", "as near as 1% of held out", 4),
 )
+# The distances of photo features are divided by this where both are in one chart.
+PHOTO = 500
 REBUILT = (("PSNR, dB", "PSNR", 2), ("SSIM", "SSIM", 4), ("perceptual", "perceptual", 3))
 
 
@@ -31,9 +33,21 @@ def table(head, rows):
 
 def systems_table(found):
     """A row a system, with its spread over seeds, below the rows of held-out and rebuilt pictures."""
-    rows = [[name, *(f"{figures[key]:.{digits}f}" for _, key, digits in COLUMNS)] for name, figures in found["sets"].items()]
-    rows += [[f"**{name}**", *(spread([r[key] for r in runs], digits) for _, key, digits in COLUMNS)] for name, runs in found["systems"].items()]
-    return table(["pictures", *(head for head, _, _ in COLUMNS)], rows)
+    rows = [[name, *(f"{figures[key]:.{digits}f}" for _, key, digits in COLUMNS), ""] for name, figures in found["sets"].items()]
+    for name, runs in found["systems"].items():
+        figures = (spread([r[key] for r in runs], digits) for _, key, digits in COLUMNS)
+        rows.append([f"**{name}**", *figures, f"{1000 * found['seconds'][name]:.0f}"])
+    return table(["pictures", *(head for head, _, _ in COLUMNS), "ms an image"], rows)
+
+
+def tuning_table(found):
+    """The best settings of each system among those tried."""
+    rows = []
+    for name, tuned in found.items():
+        best = next(row for row in tuned["tried"] if row["settings"] == tuned["best"])
+        text = ", ".join(f"{k} {v:g}" for k, v in tuned["best"].items())
+        rows.append([name, str(len(tuned["tried"])), text, f"{best['judge distance']:.2f}", f"{best['photo distance']:.0f}"])
+    return table(["system", "tried", "best", "distance, judge", "distance, photo"], rows)
 
 
 def rebuilt_table(found):
@@ -42,19 +56,47 @@ def rebuilt_table(found):
     return table(["pictures", *(head for head, _, _ in REBUILT)], rows)
 
 
-def settings_chart(found, path):
-    """A panel a setting: the distances in both spaces, and the time where it changes."""
+def plotting():
+    """Matplotlib such that text stays text, and the same results give the same bytes."""
     import matplotlib
     matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    # Text stays text, and the same results give the same bytes.
+    from matplotlib import pyplot
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "discon", "font.family": "sans-serif"})
+    return pyplot
+
+
+def keep(plt, fig, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, metadata={"Date": None})
+    plt.close(fig)
+
+
+def systems_chart(found, path):
+    """A panel a space: the distances of held-out and rebuilt pictures and, with their spread, of the systems."""
+    plt = plotting()
+    fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained", sharey=True)
+    sets, systems = found["sets"], found["systems"]
+    names = [*sets, *systems]
+    colours = ["#bbbbbb"] * len(sets) + ["#ee6677", "#ccbb44", "#4477aa"][: len(systems)]
+    for ax, space in zip(axes, ("judge", "photo")):
+        values = [[f[f"{space} distance"]] for f in sets.values()] + [[r[f"{space} distance"] for r in runs] for runs in systems.values()]
+        deviation = [statistics.stdev(v) if len(v) > 1 else 0 for v in values]
+        ax.barh(names, [statistics.mean(v) for v in values], xerr=deviation, color=colours)
+        ax.set_title(f"Fréchet distance, {space}", loc="left", fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    keep(plt, fig, path)
+
+
+def settings_chart(found, path):
+    """A panel a setting: the distances in both spaces, and the time where it changes."""
+    plt = plotting()
     tried = found["tried"]
     fig, axes = plt.subplots(2, -(-len(tried) // 2), squeeze=False, figsize=(11, 6), layout="constrained")
     for ax, (name, rows) in zip(axes.flat, tried.items()):
         values = [r["value"] for r in rows]
         ax.plot(values, [r["judge distance"] for r in rows], "o-", color="#4477aa", label="distance, judge")
-        ax.plot(values, [r["photo distance"] for r in rows], "s-", color="#228833", label="distance, photo")
+        ax.plot(values, [r["photo distance"] / PHOTO for r in rows], "s-", color="#228833", label=f"distance, photo / {PHOTO}")
         ax.axvline(found["own"][name], color="black", linewidth=0.8, linestyle=":")
         ax.set_title(name, loc="left", fontsize=10)
         ax.set_ylim(bottom=0)
@@ -64,9 +106,7 @@ def settings_chart(found, path):
             time.set_ylim(bottom=0)
             time.legend(fontsize=7, frameon=False, loc="upper right")
     axes.flat[0].legend(fontsize=7, frameon=False, loc="upper left")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, metadata={"Date": None})
-    plt.close(fig)
+    keep(plt, fig, path)
 
 
 def fill(page, name, text):
@@ -88,6 +128,9 @@ def report(results, page=PAGE):
         found = json.loads((results / "systems.json").read_text())
         text = fill(text, "systems", systems_table(found))
         text = fill(text, "rebuilt", rebuilt_table(found))
+        systems_chart(found, page.parent / "images/systems.svg")
+    if (results / "tuning.json").exists():
+        text = fill(text, "tuning", tuning_table(json.loads((results / "tuning.json").read_text())))
     if (results / "settings.json").exists():
         settings_chart(json.loads((results / "settings.json").read_text()), page.parent / "images/settings.svg")
     page.write_text(text)

@@ -9,27 +9,28 @@ from .sets import held_out, sample, seconds_a_picture
 
 # Settings that are tried, as `discon sample` and the model's `sampling` name them.
 TRIED = {
-    "rounds": ("discon", "ar_steps", (2, 4, 6, 8, 12, 16, 32)),
-    "steps": ("discon", "diffusion_steps", (5, 10, 15, 25, 50)),
-    "guidance": ("discon", "guidance", (1.0, 1.25, 1.5, 2.0, 3.0)),
-    "temperature": ("discon", "temperature", (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)),
-    "discrete-guidance": ("rar", "guidance", (1.0, 1.5, 2.0, 3.0, 4.0)),
-    "discrete-temperature": ("rar", "temperature", (0.7, 0.8, 0.9, 1.0, 1.1)),
+    "rounds": ("discon", "ar_steps", (2, 4, 8, 16, 32)),
+    "steps": ("discon", "diffusion_steps", (5, 10, 25, 50)),
+    "guidance": ("discon", "guidance", (1.0, 1.5, 2.0, 3.0)),
+    "temperature": ("discon", "temperature", (0.6, 0.7, 0.8, 0.9, 1.0)),
+    "discrete-guidance": ("rar", "guidance", (1.0, 1.5, 2.0, 3.0)),
+    "discrete-temperature": ("rar", "temperature", (0.8, 0.9, 1.0, 1.1)),
 }
 # Those that change how long a picture takes.
 TIMED = ("rounds", "steps")
 
 
-def settings(run, model, count, work):
+def settings(run, model, count, work, dtype):
     """{"own": {setting: value}, "tried": {setting: [{"value", "seconds", figures}]}}."""
     own = read_json(pathlib.Path(model) / "discon.json")["sampling"]
     yardstick = Yardstick([JudgeSpace(), PhotoSpace()], *held_out(pathlib.Path(run) / "data", "test"))
-    found = {"count": count, "own": {name: own[part][key] for name, (part, key, _) in TRIED.items()}, "tried": {}}
+    found = {"count": count, "dtype": dtype, "own": {name: own[part][key] for name, (part, key, _) in TRIED.items()}, "tried": {}}
     for name, (part, key, values) in TRIED.items():
         found["tried"][name] = []
         for value in sorted({*values, own[part][key]}):
-            options = () if value == own[part][key] else (f"--{name}", value)
-            path = pathlib.Path(work) / ("own.npz" if not options else f"{name}-{value}.npz")
+            changed = value != own[part][key]
+            options = ("--dtype", dtype, *((f"--{name}", value) if changed else ()))
+            path = pathlib.Path(work) / (f"{name}-{value}.npz" if changed else "own.npz")
             pictures, labels = sample(model, path, count, 0, options)
             row = {"value": value} | yardstick.distances(pictures, labels, f"{name} {value}")
             if name in TIMED:

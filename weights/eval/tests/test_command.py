@@ -13,11 +13,12 @@ def run(*arguments):
 def test_it_tells_what_it_does():
     done = run("--help")
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("judge", "systems", "settings", "report"))
+    assert all(name in done.stdout for name in ("judge", "tune", "systems", "settings", "report"))
 
 
 def test_a_run_without_pictures_is_named(tmp_path):
-    for command in (["judge"], ["settings", "--work", str(tmp_path)], ["systems", "--continuous", "gone", "--work", str(tmp_path)]):
+    for command in (["judge"], ["settings", "--work", str(tmp_path)], ["systems", "--continuous", "gone", "--work", str(tmp_path)],
+                    ["tune", "--system", "DisCon", "--work", str(tmp_path)]):
         done = run(*command, "--run", str(tmp_path))
         assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr, done.stderr
         assert str(tmp_path) in done.stderr or "judge.safetensors" in done.stderr, done.stderr

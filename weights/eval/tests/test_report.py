@@ -6,7 +6,7 @@ import pytest
 from discon_eval.report import COLUMNS, report
 from discon_train.errors import TrainError
 
-PAGE = "before\n<!-- made: systems -->\nold\n<!-- end -->\nbetween\n<!-- made: rebuilt -->\n<!-- end -->\nafter\n"
+PAGE = "before\n<!-- made: systems -->\nold\n<!-- end -->\nbetween\n<!-- made: rebuilt -->\n<!-- end -->\n<!-- made: tuning -->\n<!-- end -->\nafter\n"
 
 
 def figures(value):
@@ -16,10 +16,12 @@ def figures(value):
 @pytest.fixture
 def results(tmp_path):
     rebuilt = figures(0.25) | {"PSNR": 27.5, "SSIM": 0.9, "perceptual": 0.125}
-    found = {"sets": {"held out": figures(0.5), "rebuilt": rebuilt}, "systems": {"ours": [figures(1.0), figures(2.0), figures(3.0)]}}
+    found = {"sets": {"held out": figures(0.5), "rebuilt": rebuilt}, "systems": {"ours": [figures(1.0), figures(2.0), figures(3.0)]}, "seconds": {"ours": 0.125}}
     (tmp_path / "systems.json").write_text(json.dumps(found))
     rows = [{"value": v, "judge distance": v, "photo distance": 2 * v, "seconds": 0.1} for v in (1, 2, 4)]
     (tmp_path / "settings.json").write_text(json.dumps({"own": {"rounds": 2}, "tried": {"rounds": rows}}))
+    tried = [{"settings": {"guidance": g, "temperature": 0.7}, "judge distance": g, "photo distance": 10} for g in (3.0, 1.5)]
+    (tmp_path / "tuning.json").write_text(json.dumps({"ours": {"tried": tried, "best": tried[1]["settings"]}}))
     (tmp_path / "page.md").write_text(PAGE)
     return tmp_path
 
@@ -28,7 +30,9 @@ def test_the_page_has_every_figure_and_its_spread(results):
     report(results, results / "page.md")
     text = (results / "page.md").read_text()
     assert text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n") and "old" not in text
-    assert "| **ours** | 2.00 ± 1.00 | 2.000 ± 1.000 |" in text
+    assert "| **ours** | 2.00 ± 1.00 | 2.000 ± 1.000 |" in text and "± 1.0000 | 125 |" in text
+    assert "| ours | 2 | guidance 1.5, temperature 0.7 | 1.50 | 10 |" in text
+    assert "Fréchet distance, photo" in (results / "images/systems.svg").read_text()
     assert "| held out | 0.50 | 0.500 |" in text
     assert "| rebuilt | 27.50 | 0.9000 | 0.125 |" in text and "| held out | 27" not in text
     assert "ms a picture" in (results / "images/settings.svg").read_text()
@@ -36,9 +40,9 @@ def test_the_page_has_every_figure_and_its_spread(results):
 
 def test_the_same_results_give_the_same_bytes(results):
     report(results, results / "page.md")
-    first = (results / "page.md").read_bytes(), (results / "images/settings.svg").read_bytes()
+    first = (results / "page.md").read_bytes(), (results / "images/settings.svg").read_bytes(), (results / "images/systems.svg").read_bytes()
     report(results, results / "page.md")
-    assert first == ((results / "page.md").read_bytes(), (results / "images/settings.svg").read_bytes())
+    assert first == ((results / "page.md").read_bytes(), (results / "images/settings.svg").read_bytes(), (results / "images/systems.svg").read_bytes())
 
 
 def test_a_page_without_its_sections_is_named(results):
