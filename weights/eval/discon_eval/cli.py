@@ -23,7 +23,7 @@ def parser():
         return c
 
     command("judge", "train the classifier on RUN/data and write judge.safetensors")
-    dtype = dict(default="f32", choices=("f32", "bf16", "q8"), help="precision of the products")
+    dtype = dict(default="bf16", choices=("f32", "bf16", "q8"), help="precision of the products")
     c = command("tune", "try settings of sampling for one system: writes results/tuning.json")
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
     c.add_argument("--system", required=True, choices=("discrete only", "continuous only", "DisCon"))
@@ -35,6 +35,7 @@ def parser():
     c.add_argument("--continuous", type=pathlib.Path, required=True, help="model folder of the rival without discrete tokens")
     c.add_argument("--count", type=int, default=1600, help="pictures of a system and a seed")
     c.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    c.add_argument("--dtype", **dtype)
     c.add_argument("--work", type=pathlib.Path, required=True, help="where pictures lie; those that are there are not made again")
     c = command("settings", "the effect of the sampling's settings: writes results/settings.json")
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
@@ -79,7 +80,7 @@ def main(argv=None):
             publish_judge(args.run)
         elif args.command == "systems":
             from .systems import systems
-            write("systems", systems(args.run, args.discon, args.continuous, args.count, args.seeds, args.work, kept("tuning")))
+            write("systems", systems(args.run, args.discon, args.continuous, args.count, args.seeds, args.work, kept("tuning"), args.dtype))
         elif args.command == "tune":
             from .tuning import tune
             write("tuning", kept("tuning") | {args.system: tune(args.run, args.model, args.system, args.count, args.work, args.dtype)})

@@ -14,13 +14,13 @@ from .tuning import GRIDS, as_options
 SEED_STEP = 1_000_000
 
 
-def systems(run, discon, continuous, count, seeds, work, tuned):
+def systems(run, discon, continuous, count, seeds, work, tuned, dtype):
     """{"sets": {set: {figure: value}}, "systems": {system: [{figure: value} by seed]}, "seconds": {system: seconds a picture}, "options":
     {system: options of discon sample}}. `tuned`: {system: what tuning.tune found}."""
     data, work = pathlib.Path(run) / "data", pathlib.Path(work)
     photo = PhotoSpace()
     yardstick = Yardstick([JudgeSpace(), photo], *held_out(data, "test"), train=held_out(data, "train")[0])
-    found = {"count": count, "held out": len(yardstick.real), "sets": {}, "systems": {}, "seconds": {}, "options": {}}
+    found = {"count": count, "dtype": dtype, "held out": len(yardstick.real), "sets": {}, "systems": {}, "seconds": {}, "options": {}}
     real, labels = held_out(data, "val")
     vq, vae = rebuild(load(discon)[1], real.float() / 127.5 - 1)
     for name, pictures in (("held out, the other half", real), ("rebuilt by the VQ", vq), ("rebuilt by the VAE", vae)):
@@ -29,7 +29,7 @@ def systems(run, discon, continuous, count, seeds, work, tuned):
             found["sets"][name] |= rebuilt(photo, real, pictures)
     for name, (what, _) in GRIDS.items():
         model = continuous if name == "continuous only" else discon
-        options = [*what, *as_options(tuned[name]["best"])] if name in tuned else list(what)
+        options = [*what, "--dtype", dtype, *(as_options(tuned[name]["best"]) if name in tuned else ())]
         found["options"][name], found["systems"][name] = options, []
         for seed in seeds:
             path = work / f"{name.replace(' ', '-')}-{seed}.npz"
