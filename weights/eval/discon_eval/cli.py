@@ -32,7 +32,7 @@ def parser():
     c.add_argument("--work", type=pathlib.Path, required=True)
     c = command("systems", "compare the systems: writes results/systems.json")
     c.add_argument("--discon", type=pathlib.Path, default=HERE.parent / "avatars-64", help="model folder")
-    c.add_argument("--continuous", type=pathlib.Path, required=True, help="model folder of the rival without discrete tokens")
+    c.add_argument("--continuous", type=pathlib.Path, help="model folder of the rival without discrete tokens; without it that one is left out")
     c.add_argument("--count", type=int, default=1600, help="pictures of a system and a seed")
     c.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     c.add_argument("--dtype", **dtype)

@@ -29,6 +29,8 @@ def systems(run, discon, continuous, count, seeds, work, tuned, dtype):
             found["sets"][name] |= rebuilt(photo, real, pictures)
     for name, (what, _) in GRIDS.items():
         model = continuous if name == "continuous only" else discon
+        if model is None:
+            continue
         options = [*what, "--dtype", dtype, *(as_options(tuned[name]["best"]) if name in tuned else ())]
         found["options"][name], found["systems"][name] = options, []
         for seed in seeds:

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from .data import Images
+from .eyes import Eyes
 from .loop import Task
 from .nets.vae import Vae
 from .nets.vq import Vq
@@ -36,13 +37,14 @@ def split_psnr(images, index, rebuild, batch=32):
 
 class VaeTask(Task):
     """`noise`: the decoder sees latents with up to this share of their own deviation added, so that it forgives what
-    stage 2 gets wrong; `kl`: weight of the divergence, mean over latent entries."""
+    stage 2 gets wrong; `kl`: weight of the divergence, mean over latent entries; `perceptual`: weight of the distance of features (eyes.py)."""
 
-    def __init__(self, cfg, data, noise=0.5, kl=1e-3, attention=False, seed=1, eval_images=8):
+    def __init__(self, cfg, data, noise=0.5, kl=1e-3, perceptual=0.0, attention=False, seed=1, eval_images=8):
         torch.manual_seed(seed)
         self.net, self.noise, self.kl = Vae(cfg, (attention, attention)), noise, kl
         self.train_set, self.val_set = Images(data, "train"), Images(data, "val")
         self.count, self.val_index = len(self.train_set), self.val_set.spread(eval_images)
+        self.perceptual, self.eyes = perceptual, Eyes() if perceptual else None
 
     def loss(self, index, gen, step):
         ref = self.train_set.batch(index)
@@ -52,9 +54,14 @@ class VaeTask(Task):
         spread = z.detach().std((0, 2, 3), keepdim=True)
         level = self.noise * torch.rand(len(z), 1, 1, 1, generator=gen)
         z = z + spread * level * torch.randn(z.shape, generator=gen)
-        picture = picture_loss(self.net.decode(z), ref)
+        out = self.net.decode(z)
+        picture = picture_loss(out, ref)
         kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
-        return picture + self.kl * kl, dict(loss=picture.item(), kl=kl.item())
+        total, values = picture + self.kl * kl, dict(loss=picture.item(), kl=kl.item())
+        if self.eyes:
+            seen = self.eyes.distance(out, ref)
+            total, values = total + self.perceptual * seen, values | dict(perceptual=seen.item())
+        return total, values
 
     def evaluate(self):
         torch.manual_seed(0)

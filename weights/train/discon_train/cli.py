@@ -30,6 +30,7 @@ def parser():
     for part in TRAINED:
         command(part, f"train {part}; continues where it stopped", minutes=minutes, rank=dict(type=int, default=0, help="number of this process of --world"),
                 world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"),
+                port=dict(type=int, default=29517, help="where they find each other on this machine"),
                 extend=dict(action="store_true", help="train on after the cooldown, at the full rate, to a new one"))
     command("adopt", "start a run from trained parts of a model folder", model=dict(type=pathlib.Path, required=True, help="model folder"),
             parts=dict(nargs="+", choices=TRAINED, default=["vae", "vq", "rar"], help="which parts (default: vae vq rar)"))
@@ -56,7 +57,7 @@ def make_data(args, config, run):
         data.render_avatars(run / "data", n["train"], n["val"], n["test"], config["image_size"])
 
 
-def train_part(part, config, run, minutes, rank=0, world=1, extend=False):
+def train_part(part, config, run, minutes, rank=0, world=1, port=29517, extend=False):
     from . import autoencoders, transformers
     from .data import Images
     from .export import net_config
@@ -71,7 +72,7 @@ def train_part(part, config, run, minutes, rank=0, world=1, extend=False):
     print(f"{part}: {sum(p.numel() for p in task.net.parameters()) / 1e6:.2f}M parameters, {task.count} images", flush=True)
     if world > 1 and part == "vq":
         raise TrainError("the vq keeps a codebook that only one process can; train it with --world 1")
-    train(task, run, part, section["train"], minutes, team=Team(rank, world), extend=extend)
+    train(task, run, part, section["train"], minutes, team=Team(rank, world, port), extend=extend)
 
 
 def sharpen(part, config, run, minutes, extend=False):
@@ -86,7 +87,8 @@ def do(command, args, config, run):
     if command == "data":
         make_data(args, config, run)
     elif command in TRAINED:
-        train_part(command, config, run, args.minutes, getattr(args, "rank", 0), getattr(args, "world", 1), getattr(args, "extend", False))
+        given = {name: getattr(args, name) for name in ("rank", "world", "port", "extend") if hasattr(args, name)}
+        train_part(command, config, run, args.minutes, **given)
     elif command == "adopt":
         from .adopt import adopt
         for part, path in adopt(config, run, args.model, args.parts).items():

@@ -110,7 +110,10 @@ class Team:
     def __init__(self, rank=0, world=1, port=29517):
         self.rank, self.world = rank, world
         if world > 1:
-            torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+            try:
+                torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+            except torch.distributed.DistError as e:
+                raise TrainError(f"port {port}: {e}; another team may be at work there, give each its own --port") from None
 
     def average(self, params):
         """Gradients become the mean over processes."""

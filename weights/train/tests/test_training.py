@@ -1,6 +1,7 @@
 """Every part trains a few steps on a handful of pictures, continues bit for bit, and exports a folder that loads."""
 import json
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ from discon_train.transformers import RarTask, Stage2Task
 TRAIN = {"steps": 6, "cooldown": 2, "warmup": 2, "batch": 4, "lr": 1e-3, "eval_every": 3}
 CONFIG = {
     "name": "mini", "image_size": 16, "licence": "none", "attribution": "nobody",
-    "vae": {"net": {"z_channels": 4, "ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1}, "task": {"eval_images": 2}, "train": TRAIN},
+    "vae": {"net": {"z_channels": 4, "ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1}, "task": {"perceptual": 0.1, "eval_images": 2}, "train": TRAIN},
     "vq": {"net": {"hidden_channels": 32, "channel_mult": [1, 1], "num_res_blocks": 1, "z_channels": 8, "codebook_size": 16},
            "task": {"free_steps": 2, "restart_every": 2, "eval_images": 2}, "train": TRAIN},
     "rar": {"net": {"hidden_size": 32, "depth": 1, "heads": 2, "mlp_size": 48}, "task": {"eval_images": 2},
@@ -115,10 +116,27 @@ def test_averages_of_an_adopted_part_begin_as_its_weights(run, tmp_path):
     assert any(not torch.equal(v, state["net"][k]) for k, v in state["ema"].items())
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_a_taken_port_is_named(run, tmp_path, capsys):
+    (tmp_path / "data").symlink_to(run / "data")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        assert command(tmp_path, "vae", "--world", "2", "--port", str(port)) == 2
+    assert f"error: port {port}: " in capsys.readouterr().err
+
+
 def test_two_processes_train_as_one(run, tmp_path):
     (tmp_path / "data").symlink_to(run / "data")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    base = [sys.executable, "-m", "discon_train", "vae", "--config", str(tmp_path / "config.json"), "--run", str(tmp_path), "--world", "2"]
+    base = [sys.executable, "-m", "discon_train", "vae", "--config", str(tmp_path / "config.json"), "--run", str(tmp_path), "--world", "2", "--port", str(free_port())]
     jobs = [subprocess.Popen(base + ["--rank", str(r)], cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.DEVNULL) for r in range(2)]
     assert [j.wait(timeout=60) for j in jobs] == [0, 0]
     together, alone = (torch.load(r / "vae.pt", weights_only=False) for r in (tmp_path, run))
