@@ -68,6 +68,18 @@ class Tokens:
             raw = torch.from_numpy(np.load(run / "latents" / f"{split}.npy"))
             self.tokens = ((raw.float() - mean) / std).half()
 
+        self.path = path
+
+    def fits(self, cfg):
+        """An error unless the codes and latents are those of a transformer's section `cfg`."""
+        found = dict(seq_len=self.codes.shape[1], codebook_size=len(self.codebook))
+        if hasattr(self, "tokens"):
+            found["token_dim"] = self.tokens.shape[2]
+        wanted = {k: cfg[k] for k in found}
+        if found != wanted:
+            raise TrainError(f"{self.path} and what is beside it: expected {wanted}, found {found}; run the encode command again")
+        return self
+
     def __len__(self):
         return len(self.codes)
 
