@@ -10,7 +10,7 @@ from PIL import Image
 from discon_train.data import Images, change, colour, pack_folder, read_image
 from discon_train.errors import TrainError
 
-RENDERER = pathlib.Path(__file__).resolve().parent.parent / "avatars"
+HERE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def paint(path, colour, size=(16, 16), mode="RGB"):
@@ -142,12 +142,12 @@ def test_bad_arrays_and_colours(tmp_path):
         colour("red")
 
 
-def render(*args):
+def render(*args, what="avatars"):
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
-    if not (RENDERER / "node_modules").is_dir():
-        pytest.skip("the renderer's packages are not installed: npm ci in weights/train/avatars")
-    return subprocess.run(["node", str(RENDERER / "render.mjs"), *map(str, args)], capture_output=True, text=True)
+    if not (HERE / what / "node_modules").is_dir():
+        pytest.skip(f"the renderer's packages are not installed: npm ci in weights/train/{what}")
+    return subprocess.run(["node", str(HERE / what / "render.mjs"), *map(str, args)], capture_output=True, text=True)
 
 
 def test_renderer_draws_every_class_and_splits_differ(tmp_path):
@@ -167,4 +167,18 @@ def test_renderer_writes_png_and_says_what_is_wrong(tmp_path):
     assert Image.open(tmp_path / "train/micah/000001.png").size == (64, 64)
     for args, message in ((["--out", tmp_path, "--classes", "cats"], "unknown class cats"), (["--train", 3], "--out DIR"), (["--out", tmp_path, "--train", "x"], "not a count")):
         done = render(*args)
+        assert done.returncode == 2 and message in done.stderr
+
+
+def test_emoji_are_transparent_and_without_skin_tones(tmp_path):
+    done = render("--out", tmp_path, "--size", 24, "--classes", "noto-people,fluent-nature", what="emoji")
+    assert done.returncode == 0, done.stderr
+    names = {c: {p.stem for p in (tmp_path / c).iterdir()} for c in ("noto-people", "fluent-nature")}
+    assert len(names["noto-people"]) == 390 and len(names["fluent-nature"]) == 152
+    assert "waving-hand" in names["noto-people"] and not any("skin-tone" in n for n in names["noto-people"])
+    ant = Image.open(tmp_path / "fluent-nature" / "ant.png")
+    assert ant.size == (24, 24) and ant.mode == "RGBA" and ant.getextrema()[3] == (0, 255)
+    for args, message in ((["--out", tmp_path, "--classes", "cats"], "unknown class cats"), ([], "--out DIR"),
+                          (["--out", tmp_path, "--size", "x"], "not a count"), (["--cats"], "--cats")):
+        done = render(*args, what="emoji")
         assert done.returncode == 2 and message in done.stderr
