@@ -13,11 +13,25 @@ from .loop import DEFAULTS, save
 ADDED = {"vae": ("latent_mean", "latent_std")}
 
 
+def with_classes(part, state, cfg, old, new):
+    """The weights of a transformer for classes `new` instead of `old`: a class of the same name keeps its embedding, another begins as
+    the mean of all."""
+    name = {"rar": "embeddings.weight", "discon": "class_emb.weight"}.get(part)
+    if name is None or old == new:
+        return state
+    first = cfg["codebook_size"] + 1 if part == "rar" else 0
+    before, rows, after = state[name].split([first, len(old), len(state[name]) - first - len(old)])
+    rows = [rows[old.index(c)] if c in old else rows.mean(0) for c in new]
+    return {**state, name: torch.cat([before, torch.stack(rows), after])}
+
+
 def adopt(config, run, folder, parts):
     """Writes RUN/PART.pt at step 0 with the weights of FOLDER. Returns {part: path}."""
     run = pathlib.Path(run)
     published, nets = load(folder)
-    wanted = {}
+    wanted, classes = {}, published["classes"]
+    if not {"rar", "discon"}.isdisjoint(parts):
+        classes = Images(run / "data", "train").classes
     for part in parts:
         path = run / f"{part}.pt"
         if part not in nets:
@@ -25,13 +39,14 @@ def adopt(config, run, folder, parts):
         if path.exists():
             raise TrainError(f"{path}: already there; give another --run or remove it")
         if part in ("rar", "discon"):
-            wanted[part] = net_config(config, part, len(Images(run / "data", "train").classes))
+            wanted[part] = net_config(config, part, len(published["classes"]))
         else:
             wanted[part] = config[part]["net"]
         found = {k: v for k, v in published[part].items() if k not in ADDED.get(part, ())}
         if found != wanted[part]:
             raise TrainError(f"{part} of {folder}: expected {wanted[part]}, found {found}")
     for part in parts:
-        save(run / f"{part}.pt", dict(step=0, net=nets[part].state_dict(), ema={}, opts=[], task={}, cooldown_from=float("inf"),
+        state = with_classes(part, nets[part].state_dict(), published[part], published["classes"], classes)
+        save(run / f"{part}.pt", dict(step=0, net=state, ema={}, opts=[], task={}, cooldown_from=float("inf"),
                                       seconds=0.0, settings={**DEFAULTS, **config[part]["train"]}, history=[]))
     return {part: run / f"{part}.pt" for part in parts}

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from .data import Images
+from .errors import TrainError
 from .eyes import Eyes
 from .loop import Task
 from .nets.vae import Vae
@@ -134,7 +135,10 @@ class VqTask(Task):
         return picture + commit, dict(loss=picture.item(), commit=commit.item(), **values)
 
     def start(self, gen):
-        book = self.net.quantize.embedding.weight.data
+        book, found = self.net.quantize.embedding.weight.data, sum(map(len, self.pool))
+        if found < len(book):
+            raise TrainError(f"vq: a codebook of {len(book)} codes from {found} features of {len(self.pool)} steps; "
+                             "raise free_steps or batch, or lower codebook_size")
         book.copy_(kmeans(torch.cat(self.pool), len(book), gen))
         self.sizes = torch.full((len(book),), len(self.pool[-1]) / len(book))
         self.sums, self.pool = book * self.sizes[:, None], []

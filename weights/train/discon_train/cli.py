@@ -26,7 +26,11 @@ def parser():
     background = dict(default="ffffff", help="colour laid under transparent pictures")
     minutes = dict(type=float, help="start the cooldown early enough to end after this much training time")
     out = dict(type=pathlib.Path, help="model folder; default RUN/model")
-    command("data", "draw or pack the pictures into RUN/data", images=images, background=background)
+    held_out = dict(type=float, default=0.02, help="share of a class kept for validation, and as much for the test (default .02)")
+    copies = dict(type=int, default=1, help="times a training picture is kept: as it is, then mirrored or not, smaller and moved a little")
+    no_mirror = dict(action="store_true", help="copies are not mirrored: for letters and all else that has a right way round")
+    packing = dict(images=images, background=background, held_out=held_out, copies=copies, no_mirror=no_mirror)
+    command("data", "draw or pack the pictures into RUN/data", **packing)
     for part in TRAINED:
         command(part, f"train {part}; continues where it stopped", minutes=minutes, rank=dict(type=int, default=0, help="number of this process of --world"),
                 world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"),
@@ -43,14 +47,15 @@ def parser():
             columns=dict(type=int, default=8), seed=dict(type=int, default=1), only=dict(choices=("real", "rebuilt", "generated")))
     command("measure", "sizes, steps and held-out figures of a run", out=out)
     command("judge", "class accuracy and Frechet distance of pictures by a small classifier", out=out, per_class=dict(type=int, default=32))
-    command("all", "every command in turn", images=images, background=background, minutes=minutes, out=out)
+    command("all", "every command in turn", **packing, minutes=minutes, out=out)
     return p
 
 
 def make_data(args, config, run):
     from . import data
     if args.images:
-        counts = data.pack_folder(args.images, run / "data", config["image_size"], data.colour(args.background))
+        counts = data.pack_folder(args.images, run / "data", config["image_size"], data.colour(args.background), args.held_out, args.copies,
+                                  not args.no_mirror)
         print(f"data: {sum(counts.values())} pictures, {len(counts) // 3} classes in {run / 'data'}")
     else:
         n = config.get("avatars", {"train": 4000, "val": 128, "test": 128})
@@ -84,6 +89,9 @@ def sharpen(part, config, run, minutes, extend=False):
 
 
 def do(command, args, config, run):
+    if command not in ("data", "all"):
+        from .checks import check_data
+        check_data(config, run)
     if command == "data":
         make_data(args, config, run)
     elif command in TRAINED:
@@ -113,7 +121,10 @@ def do(command, args, config, run):
         elif command == "cases":
             from .cases import write_cases
             from .data import Images
+            from .checks import check_model
+            from .data import read_json
             images = Images(run / "data", "test")
+            check_model(out, read_json(out / "discon.json"), images)
             print("cases:", *write_cases(out, images.batch(images.spread(1)[[0, -1]])))
         elif command == "grids":
             from .grids import write_grids
@@ -134,7 +145,9 @@ def main(argv=None):
         from .data import read_config
         import torch
         torch.set_num_threads(args.threads)
+        from .checks import check_config
         config = read_config(args.config)
+        check_config(config)
         do(args.command, args, config, args.run or HERE / "runs" / config["name"])
     except TrainError as e:
         print(f"error: {e}", file=sys.stderr)

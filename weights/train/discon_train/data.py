@@ -30,19 +30,37 @@ def colour(text):
         raise TrainError(f"colour '{text}' is not six hexadecimal digits") from None
 
 
-def read_image(path, size, background):
+def read_image(path, size, background, mirror=False, scale=1.0, place=(0.5, 0.5)):
     """A picture file -> uint8 [size, size, 3]: alpha laid over `background`, sides padded with it to a square,
-    then resized (Lanczos), never cropped."""
+    then resized (Lanczos), never cropped. `scale` below 1 is of a copy (see `change`), which is at `place` of the room that leaves:
+    what is transparent somewhere is drawn that much smaller; of what is opaque, so that no frame is seen, that share is cut out."""
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as im:
             im = im.convert("RGBA")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
         raise TrainError(f"{path}: not a readable picture ({e})") from None
+    if mirror:
+        im = im.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     side = max(im.size)
-    square = Image.new("RGBA", (side, side), (*background, 255))
-    square.alpha_composite(im, ((side - im.width) // 2, (side - im.height) // 2))
+    opaque = im.getextrema()[3][0] == 255
+    whole = side if opaque else round(side / scale)
+    left, top = (int((whole - side) * p + (side - length) / 2) for p, length in zip(place, im.size))
+    square = Image.new("RGBA", (whole, whole), (*background, 255))
+    square.alpha_composite(im, (left, top))
     square = square.convert("RGB")
-    return np.asarray(square if side == size else square.resize((size, size), Image.LANCZOS), np.uint8)
+    if scale < 1 and opaque:
+        x, y = ((side - scale * side) * p for p in place)
+        return np.asarray(square.resize((size, size), Image.LANCZOS, (x, y, x + scale * side, y + scale * side)), np.uint8)
+    return np.asarray(square if whole == size else square.resize((size, size), Image.LANCZOS), np.uint8)
+
+
+def change(key, copy, mirror=True):
+    """How copy number `copy` of the file with hash `key` differs from it: arguments of read_image. Number 0 does not;
+    every second one is mirrored; all are up to an eighth smaller."""
+    if copy == 0:
+        return {}
+    x, y, small = np.random.default_rng([int(key[:16], 16), copy]).random(3)
+    return dict(mirror=mirror and copy % 2 == 1, scale=1 - small / 8, place=(x, y))
 
 
 def write_npy(path, array):
@@ -53,15 +71,20 @@ def write_npy(path, array):
     os.replace(part, path)
 
 
-def pack_folder(source, out, size, background=(255, 255, 255), held_out=0.02):
+def pack_folder(source, out, size, background=(255, 255, 255), held_out=0.02, copies=1, mirror=True):
     """SOURCE/CLASS/*.png -> packed arrays in OUT. A picture's split follows from the hash of its file, and equal
-    files count once, so no picture is in two splits. `held_out` of a class, one at least, goes to val and to test."""
+    files count once, so no picture is in two splits. `held_out` of a class, one at least, goes to val and to test.
+    Pictures of the training split are kept `copies` times, each a little changed but the first."""
     source, out = pathlib.Path(source), pathlib.Path(out)
     if not source.is_dir():
         raise TrainError(f"{source}: no such folder")
     folders = sorted(p for p in source.iterdir() if p.is_dir())
     if not folders:
         raise TrainError(f"{source}: no class folders in it; expected {source}/CLASS/*.png")
+    if copies < 1:
+        raise TrainError(f"{copies} copies: expected 1 or more")
+    if not 0 < held_out < 0.5:
+        raise TrainError(f"held out {held_out}: expected a share above 0 and below 0.5, which goes to val and to test each")
     if out.exists() and any(out.iterdir()):
         raise TrainError(f"{out}: not empty; give a new folder or remove it")
     counts = {}
@@ -71,9 +94,10 @@ def pack_folder(source, out, size, background=(255, 255, 255), held_out=0.02):
         if len(by_hash) < 3:
             raise TrainError(f"{folder}: {len(by_hash)} different pictures; a class needs 3 or more ({', '.join(SUFFIXES)})")
         keys = sorted(by_hash)
-        n = max(1, round(held_out * len(keys)))
+        n = min(max(1, round(held_out * len(keys))), (len(keys) - 1) // 2)
         for split, part in (("test", keys[:n]), ("val", keys[n : 2 * n]), ("train", keys[2 * n :])):
-            images = [read_image(by_hash[k], size, background) for k in bar(part, f"{folder.name} {split}")]
+            images = [read_image(by_hash[k], size, background, **change(k, copy, mirror))
+                      for k in bar(part, f"{folder.name} {split}") for copy in range(copies if split == "train" else 1)]
             write_npy(out / split / f"{folder.name}.npy", np.stack(images))
             counts[f"{folder.name}/{split}"] = len(part)
     return counts

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checks import check_model
 from .data import Images
+from .errors import TrainError
 from .folder import load
 from .loop import Task, train, trained
 from .sample import generate, rebuild
@@ -73,9 +75,13 @@ def make_judge(run):
 
 def judge(folder, run, per_class=32, seed=5, sampling=None, parts=("real", "rebuilt", "generated")):
     """Prints and returns {name: (accuracy, distance)} for pictures of every class."""
-    net, found = make_judge(run), {}
     config, nets = load(folder)
     images = Images(pathlib.Path(run) / "data", "test")
+    check_model(folder, config, images)
+    least, name = min(zip(map(len, images.arrays), images.classes))
+    if least < 2 * per_class:
+        raise TrainError(f"class {name}: {least} test pictures, --per-class {per_class} wants {2 * per_class}: half to judge, half to judge by")
+    net, found = make_judge(run), {}
     labels = torch.arange(len(config["classes"])).repeat_interleave(per_class)
     index = images.spread(2 * per_class).reshape(len(config["classes"]), 2, -1)
     reference = features(net, images.pixels(index[:, 0].flatten()))[1]

@@ -103,6 +103,14 @@ def swapped(net, ema):
                 p.copy_(kept[k])
 
 
+def fill(net, weights, path):
+    """Weights of a checkpoint into `net`."""
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as e:
+        raise TrainError(f"{path}: made with other settings or another number of classes; give another --run or remove it ({e})") from None
+
+
 class Team:
     """The processes that train one part together, each on its share of every batch. port: where, on this machine,
     they find each other."""
@@ -148,7 +156,7 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
     step, seconds, cooldown_from, history = 0, 0.0, s["steps"] - s["cooldown"], []
     if path.exists():
         state = torch.load(path, weights_only=False)
-        net.load_state_dict(state["net"])
+        fill(net, state["net"], path)
         if state["settings"]["optimizer"] == s["optimizer"]:
             for o, saved in zip(opts, state["opts"]):
                 o.load_state_dict(saved)
@@ -241,5 +249,5 @@ def trained(net, folder, part, sharp=True):
     if not path.exists():
         raise TrainError(f"{path}: not there; train '{part}' first")
     state = torch.load(path, weights_only=False)
-    net.load_state_dict({**state["net"], **state["ema"]})
+    fill(net, {**state["net"], **state["ema"]}, path)
     return net.eval(), state

@@ -4,6 +4,7 @@ import pathlib
 import torch
 
 from .autoencoders import split_psnr
+from .checks import check_model
 from .data import Images
 from .folder import PARTS, load
 
@@ -30,6 +31,7 @@ def measure(folder, run, per_class=None):
         size = (folder / f"{part}.safetensors").stat().st_size
         print(f"| {part} | {count} | {size} | {state['step']} x {state['settings']['batch']} | {state['seconds'] / 60:.1f} | {held} |", flush=True)
     images = Images(run / "data", "test")
+    check_model(folder, config, images)
     index = images.spread(per_class or len(images))
     vae = split_psnr(images, index, lambda x: nets["vae"].decode(nets["vae"].encode(x)[0]))
     vq = split_psnr(images, index, lambda x: 2 * nets["vq"].decode(nets["vq"].encode((x + 1) / 2)) - 1)

@@ -14,7 +14,7 @@ class RarTask(Task):
     def __init__(self, cfg, run, drop=0.1, seed=1, eval_images=32):
         torch.manual_seed(seed)
         self.cfg, self.drop = cfg, drop
-        self.train_set, self.val_set = Tokens(run, "train", False), Tokens(run, "val", False)
+        self.train_set, self.val_set = (Tokens(run, split, False).fits(cfg) for split in ("train", "val"))
         self.net, self.count = Rar(cfg), len(self.train_set)
         self.net.start_codes(self.train_set.codebook)
         self.val_index = self.val_set.spread(eval_images)
@@ -50,7 +50,7 @@ class Stage2Task(Task):
     def __init__(self, cfg, run, drop=0.1, replace=0.05, repeat=4, low=0.7, seed=1, eval_images=16):
         torch.manual_seed(seed)
         self.cfg, self.drop, self.replace, self.repeat, self.low = cfg, drop, replace, repeat, low
-        self.train_set, self.val_set = Tokens(run, "train", True), Tokens(run, "val", True)
+        self.train_set, self.val_set = (Tokens(run, split, True).fits(cfg) for split in ("train", "val"))
         self.net, self.count = Stage2(cfg), len(self.train_set)
         if cfg["discrete"]:
             self.net.start_codes(self.train_set.codebook)

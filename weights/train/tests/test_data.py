@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from discon_train.data import Images, colour, pack_folder, read_image
+from discon_train.data import Images, change, colour, pack_folder, read_image
 from discon_train.errors import TrainError
 
-RENDERER = pathlib.Path(__file__).resolve().parent.parent / "avatars"
+HERE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def paint(path, colour, size=(16, 16), mode="RGB"):
@@ -44,6 +44,73 @@ def test_alpha_is_laid_over_the_background_and_sides_are_padded(tmp_path):
     assert read_image(tmp_path / "c.png", 8, (0, 0, 0)).shape == (8, 8, 3)
 
 
+def figure(path, i, opaque):
+    """A red picture with its left edge blue, or the same shape alone, at the left of what is transparent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    im = Image.new("RGBA", (32, 32), (200, 0, i, 255 if opaque else 0))
+    im.paste((0, 0, 200, 255), (0, 0, 4, 32))
+    im.paste((200, 0, i, 255), (4, 8, 16, 24))
+    im.save(path)
+
+
+@pytest.fixture
+def figures(tmp_path):
+    for i in range(20):
+        figure(tmp_path / "art" / "flag" / f"{i}.png", i, True)
+        figure(tmp_path / "art" / "key" / f"{i}.png", i, False)
+    return tmp_path / "art"
+
+
+def test_copies_are_of_training_pictures_alone_and_the_first_is_as_it_was(figures, tmp_path):
+    for name, more in (("plain", {}), ("four", dict(copies=4)), ("again", dict(copies=4))):
+        pack_folder(figures, tmp_path / name, 32, held_out=0.1, **more)
+    plain, four, again = ({s: Images(tmp_path / n, s).arrays for s in ("train", "val", "test")} for n in ("plain", "four", "again"))
+    for c, name in enumerate(("flag", "key")):
+        as_they_are = {read_image(p, 32, (255, 255, 255)).tobytes() for p in (figures / name).iterdir()}
+        assert {im.tobytes() for split in plain.values() for im in split[c]} == as_they_are
+        for split in ("val", "test"):
+            assert (plain[split][c] == four[split][c]).all()
+        assert len(plain["train"][c]) == 16 and len(four["train"][c]) == 64
+        assert (four["train"][c][::4] == plain["train"][c]).all() and (four["train"][c] == again["train"][c]).all()
+        assert len({im.tobytes() for im in four["train"][c]}) > 56
+
+
+def test_every_second_copy_is_mirrored_unless_that_is_refused(figures, tmp_path):
+    for name, more in (("both", {}), ("ours", dict(mirror=False))):
+        pack_folder(figures, tmp_path / name, 32, held_out=0.1, copies=4, **more)
+    # The blue edge is at the left of the whole picture, or of what is drawn in it.
+    blue = lambda im: ((im[..., 2] > 150) & (im[..., 0] < 100)).any(0).nonzero()[0].mean()
+    red = lambda im: ((im[..., 0] > 150) & (im[..., 2] < 100)).any(0).nonzero()[0].mean()
+    for name, mirrored in (("both", (False, True, False, True)), ("ours", (False,) * 4)):
+        keys = Images(tmp_path / name, "train").arrays[1]
+        for i, im in enumerate(keys):
+            assert (blue(im) > red(im)) == mirrored[i % 4], (name, i)
+
+
+def test_copies_lose_nothing_of_what_is_transparent_and_get_no_frame_where_nothing_is(figures, tmp_path):
+    flag, key = figures / "flag" / "0.png", figures / "key" / "0.png"
+    for copy in range(1, 20):
+        how = change("0123456789abcdef" * 4, copy)
+        assert 0.875 <= how["scale"] <= 1 and not change("0123456789abcdef" * 4, copy, mirror=False)["mirror"]
+        im = read_image(key, 32, (255, 255, 255), **how).astype(int)
+        drawn = (im.min(2) < 128).sum()
+        # 320 places of the original are drawn on; each may only shrink with the scale.
+        assert drawn == pytest.approx(320 * how["scale"] ** 2, rel=0.12)
+        im = read_image(flag, 32, (255, 255, 255), **how)
+        assert (im.min(2) < 128).all()
+
+
+@pytest.mark.parametrize("more, message", [(dict(copies=0), "0 copies: expected 1 or more"), (dict(held_out=0.5), "held out 0.5")])
+def test_counts_that_cannot_be(tmp_path, more, message):
+    with pytest.raises(TrainError, match=message):
+        pack_folder(folder_of(tmp_path), tmp_path / "data", 8, **more)
+
+
+def test_a_small_class_keeps_a_picture_to_train_on(tmp_path):
+    pack_folder(folder_of(tmp_path, n=4), tmp_path / "data", 8, held_out=0.4)
+    assert len(Images(tmp_path / "data", "train")) == 4
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda p: None, "no such folder"),
     (lambda p: p.mkdir(), "no class folders"),
@@ -75,12 +142,12 @@ def test_bad_arrays_and_colours(tmp_path):
         colour("red")
 
 
-def render(*args):
+def render(*args, what="avatars"):
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
-    if not (RENDERER / "node_modules").is_dir():
-        pytest.skip("the renderer's packages are not installed: npm ci in weights/train/avatars")
-    return subprocess.run(["node", str(RENDERER / "render.mjs"), *map(str, args)], capture_output=True, text=True)
+    if not (HERE / what / "node_modules").is_dir():
+        pytest.skip(f"the renderer's packages are not installed: npm ci in weights/train/{what}")
+    return subprocess.run(["node", str(HERE / what / "render.mjs"), *map(str, args)], capture_output=True, text=True)
 
 
 def test_renderer_draws_every_class_and_splits_differ(tmp_path):
@@ -100,4 +167,18 @@ def test_renderer_writes_png_and_says_what_is_wrong(tmp_path):
     assert Image.open(tmp_path / "train/micah/000001.png").size == (64, 64)
     for args, message in ((["--out", tmp_path, "--classes", "cats"], "unknown class cats"), (["--train", 3], "--out DIR"), (["--out", tmp_path, "--train", "x"], "not a count")):
         done = render(*args)
+        assert done.returncode == 2 and message in done.stderr
+
+
+def test_emoji_are_transparent_and_without_skin_tones(tmp_path):
+    done = render("--out", tmp_path, "--size", 24, "--classes", "noto-people,fluent-nature", what="emoji")
+    assert done.returncode == 0, done.stderr
+    names = {c: {p.stem for p in (tmp_path / c).iterdir()} for c in ("noto-people", "fluent-nature")}
+    assert len(names["noto-people"]) == 390 and len(names["fluent-nature"]) == 152
+    assert "waving-hand" in names["noto-people"] and not any("skin-tone" in n for n in names["noto-people"])
+    ant = Image.open(tmp_path / "fluent-nature" / "ant.png")
+    assert ant.size == (24, 24) and ant.mode == "RGBA" and ant.getextrema()[3] == (0, 255)
+    for args, message in ((["--out", tmp_path, "--classes", "cats"], "unknown class cats"), ([], "--out DIR"),
+                          (["--out", tmp_path, "--size", "x"], "not a count"), (["--cats"], "--cats")):
+        done = render(*args, what="emoji")
         assert done.returncode == 2 and message in done.stderr

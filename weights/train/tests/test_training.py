@@ -207,7 +207,7 @@ def test_cases_hold(run):
 
 def test_grids_are_written(run):
     sizes = {p.stem: Image.open(p).size for p in (run / "model" / "card").glob("*.png")}
-    assert set(sizes) == {"real", "rebuilt", "discrete", "generated"}
+    assert set(sizes) == {"real", "rebuilt", "discrete", "generated", "nearest"}
     assert sizes["discrete"] == sizes["generated"] == (2 + 8 * 18, 2 + 3 * 18)
 
 
