@@ -8,6 +8,7 @@ from discon_train.data import read_json
 from discon_train.errors import TrainError
 
 from .features import HERE, JUDGE
+from .tuning import GRIDS
 
 RESULTS = HERE / "results"
 
@@ -26,7 +27,7 @@ def parser():
     dtype = dict(default="bf16", choices=("f32", "bf16", "q8"), help="precision of the products")
     c = command("tune", "try settings of sampling for one system: writes results/tuning.json")
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
-    c.add_argument("--system", required=True, choices=("discrete only", "continuous only", "DisCon"))
+    c.add_argument("--system", required=True, choices=tuple(GRIDS))
     c.add_argument("--count", type=int, default=1600, help="pictures of one choice of settings")
     c.add_argument("--dtype", **dtype)
     c.add_argument("--work", type=pathlib.Path, required=True)

@@ -14,10 +14,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 ENGINE = ROOT / "target/release/discon"
 
 
-def run(command):
-    """Runs the engine, its progress on the terminal."""
+def run(command, **how):
+    """Runs the engine, its progress on the terminal unless `how` says otherwise."""
     try:
-        subprocess.run([str(c) for c in command], check=True)
+        return subprocess.run([str(c) for c in command], check=True, **how)
     except (OSError, subprocess.CalledProcessError) as e:
         raise TrainError(f"{' '.join(map(str, command))}: {e}") from None
 
@@ -45,7 +45,7 @@ def seconds_a_picture(model, options=(), count=48):
     """Seconds a picture of pictures made one after the other, as `discon sample` tells them at its end."""
     with tempfile.TemporaryDirectory() as folder:
         command = [ENGINE, "sample", "--model", model, "--count", count, "--batch", 1, "--npz", pathlib.Path(folder) / "timed.npz", *options]
-        done = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True)
+        done = run(command, capture_output=True, text=True)
     found = re.search(r"(\d+) images in ([0-9.]+) s", done.stdout + done.stderr)
     if not found:
         raise TrainError(f"{' '.join(map(str, command))}: expected 'N images in S s', found {(done.stdout + done.stderr)[-200:]!r}")

@@ -36,6 +36,21 @@ def split_psnr(images, index, rebuild, batch=32):
     return total / len(index)
 
 
+def looks(out, ref, eyes=None, weight=0.0):
+    """Loss of pixels and, with `eyes`, `weight` times the distance that they see; and both by name, to show."""
+    picture = picture_loss(out, ref)
+    if eyes is None:
+        return picture, dict(loss=picture.item())
+    seen = eyes.distance(out, ref)
+    return picture + weight * seen, dict(loss=picture.item(), perceptual=seen.item())
+
+
+def noisy(z, most, gen):
+    """Latents [B, C, h, w] with noise of up to `most` times the deviation of their channel, another share in every row."""
+    level = most * torch.rand(len(z), 1, 1, 1, generator=gen)
+    return z + z.detach().std((0, 2, 3), keepdim=True) * level * torch.randn(z.shape, generator=gen)
+
+
 class VaeTask(Task):
     """`noise`: the decoder sees latents with up to this share of their own deviation added, so that it forgives what
     stage 2 gets wrong; `kl`: weight of the divergence, mean over latent entries; `perceptual`: weight of the distance of features (eyes.py)."""
@@ -52,17 +67,9 @@ class VaeTask(Task):
         mean, logvar = self.net.encode(ref)
         mean, logvar = mean.float(), logvar.float()
         z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=gen)
-        spread = z.detach().std((0, 2, 3), keepdim=True)
-        level = self.noise * torch.rand(len(z), 1, 1, 1, generator=gen)
-        z = z + spread * level * torch.randn(z.shape, generator=gen)
-        out = self.net.decode(z)
-        picture = picture_loss(out, ref)
+        loss, values = looks(self.net.decode(noisy(z, self.noise, gen)), ref, self.eyes, self.perceptual)
         kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
-        total, values = picture + self.kl * kl, dict(loss=picture.item(), kl=kl.item())
-        if self.eyes:
-            seen = self.eyes.distance(out, ref)
-            total, values = total + self.perceptual * seen, values | dict(perceptual=seen.item())
-        return total, values
+        return loss + self.kl * kl, dict(values, kl=kl.item())
 
     def evaluate(self):
         torch.manual_seed(0)

@@ -120,9 +120,8 @@ def do(command, args, config, run):
                 print(f"{out / name}: {size} bytes")
         elif command == "cases":
             from .cases import write_cases
-            from .data import Images
             from .checks import check_model
-            from .data import read_json
+            from .data import Images, read_json
             images = Images(run / "data", "test")
             check_model(out, read_json(out / "discon.json"), images)
             print("cases:", *write_cases(out, images.batch(images.spread(1)[[0, -1]])))
@@ -142,10 +141,10 @@ def do(command, args, config, run):
 def main(argv=None):
     args = parser().parse_args(argv)
     try:
-        from .data import read_config
         import torch
-        torch.set_num_threads(args.threads)
         from .checks import check_config
+        from .data import read_config
+        torch.set_num_threads(args.threads)
         config = read_config(args.config)
         check_config(config)
         do(args.command, args, config, args.run or HERE / "runs" / config["name"])

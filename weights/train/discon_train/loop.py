@@ -237,17 +237,17 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
     return state()
 
 
-def checkpoint(folder, part, sharp=True):
-    """Where a run keeps a part: an autoencoder with a sharpened decoder, if there is one and `sharp` allows it."""
-    sharpened = pathlib.Path(folder) / f"{part}-sharp.pt"
-    return sharpened if sharp and sharpened.exists() else pathlib.Path(folder) / f"{part}.pt"
-
-
 def trained(net, folder, part, sharp=True):
-    """`net` with the weights of a run, averaged ones where they were kept. Returns (net, state)."""
-    path = checkpoint(folder, part, sharp)
+    """`net` with the weights of a run, averaged ones where they were kept; an autoencoder with its sharpened decoder, if there is one
+    and `sharp` allows it. Returns (net, state)."""
+    path, sharpened = (pathlib.Path(folder) / f"{name}.pt" for name in (part, f"{part}-sharp"))
     if not path.exists():
         raise TrainError(f"{path}: not there; train '{part}' first")
     state = torch.load(path, weights_only=False)
+    if sharp and sharpened.exists():
+        step, path = state["step"], sharpened
+        state = torch.load(path, weights_only=False)
+        if state["task"]["of step"] != step:
+            raise TrainError(f"{path}: of {part}.pt at step {state['task']['of step']}, which is now at {step}; remove it, or remove it and sharpen again")
     fill(net, {**state["net"], **state["ema"]}, path)
     return net.eval(), state

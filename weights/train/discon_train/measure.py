@@ -24,12 +24,13 @@ def measure(folder, run, per_class=None):
     folder, run = pathlib.Path(folder), pathlib.Path(run)
     config, nets = load(folder)
     print("| part | parameters | bytes | steps x batch | minutes | held out |\n|---|---|---|---|---|---|")
-    for part in PARTS:
-        state = torch.load(run / f"{part}.pt", weights_only=False)
+    rows = [(part, name) for part in PARTS for name in (part, f"{part}-sharp") if name == part or (run / f"{name}.pt").exists()]
+    for part, name in rows:
+        state = torch.load(run / f"{name}.pt", weights_only=False)
         count = sum(p.numel() for p in nets[part].parameters())
         held = " ".join(f"{k} {v:.4g}" for k, v in (state["history"] or [{}])[-1].items() if k not in ("step", "seconds"))
         size = (folder / f"{part}.safetensors").stat().st_size
-        print(f"| {part} | {count} | {size} | {state['step']} x {state['settings']['batch']} | {state['seconds'] / 60:.1f} | {held} |", flush=True)
+        print(f"| {name} | {count} | {size} | {state['step']} x {state['settings']['batch']} | {state['seconds'] / 60:.1f} | {held} |", flush=True)
     images = Images(run / "data", "test")
     check_model(folder, config, images)
     index = images.spread(per_class or len(images))

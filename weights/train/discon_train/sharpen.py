@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import torch
 
-from .autoencoders import picture_loss, split_psnr
+from .autoencoders import looks, noisy, split_psnr
 from .data import Images
 from .encode import Tokens
 from .errors import TrainError
@@ -31,7 +31,9 @@ class SharpenTask(Task):
         section = config[part]
         flag = section.get("task", {}).get("attention", False)
         self.part, self.perceptual, self.noise = part, perceptual, noise
-        self.net = trained(Vae(section["net"], (flag, flag)) if part == "vae" else Vq(section["net"]), run, part, sharp=False)[0]
+        net = Vae(section["net"], (flag, flag)) if part == "vae" else Vq(section["net"])
+        self.net, plain = trained(net, run, part, sharp=False)
+        self.of_step = plain["step"]
         for name, p in self.net.named_parameters():
             p.requires_grad_(name.startswith(("decoder.", "post_quant_conv.")))
         self.images, self.val_set = Images(run / "data", "train"), Images(run / "data", "val")
@@ -49,13 +51,17 @@ class SharpenTask(Task):
         if self.part == "vq":
             return 2 * self.net.decode(self.inputs[index]) - 1
         z = torch.from_numpy(self.inputs[index]).float().transpose(1, 2).unflatten(2, (int(self.inputs.shape[1] ** 0.5), -1))
-        level = self.noise * torch.rand(len(z), 1, 1, 1, generator=gen)
-        return self.net.decode(z + z.std((0, 2, 3), keepdim=True) * level * torch.randn(z.shape, generator=gen))
+        return self.net.decode(noisy(z, self.noise, gen))
 
     def loss(self, index, gen, step):
-        ref, out = self.images.batch(index), self.draw(index, gen).float()
-        picture, seen = picture_loss(out, ref), self.eyes.distance(out, ref)
-        return picture + self.perceptual * seen, dict(loss=picture.item(), perceptual=seen.item())
+        return looks(self.draw(index, gen), self.images.batch(index), self.eyes, self.perceptual)
+
+    def state(self):
+        return {"of step": self.of_step}
+
+    def load_state(self, state):
+        if state["of step"] != self.of_step:
+            raise TrainError(f"{self.part}-sharp.pt: of {self.part}.pt at step {state['of step']}, which is now at {self.of_step}; remove it")
 
     def evaluate(self):
         if self.part == "vq":

@@ -93,6 +93,12 @@ def test_sharpening_moves_the_decoder_alone_and_continues_bit_for_bit(part, run,
     fresh = lambda: sharp().net
     assert torch.equal(loop.trained(fresh(), tmp_path, part)[0].decoder.conv_in.weight, again["ema"]["decoder.conv_in.weight"])
     assert torch.equal(fresh().decoder.conv_in.weight, before["decoder.conv_in.weight"])
+    # It is not taken for the decoder of an autoencoder that was trained on since.
+    (tmp_path / f"{part}.pt").unlink()
+    loop.save(tmp_path / f"{part}.pt", {**torch.load(run / f"{part}.pt", weights_only=False), "step": 9})
+    for stale in (lambda: loop.trained(fresh(), tmp_path, part), lambda: loop.train(sharp(), tmp_path, name, settings)):
+        with pytest.raises(TrainError, match=f"{part}-sharp.pt: of {part}.pt at step 6, which is now at 9"):
+            stale()
 
 
 def test_sharpening_wants_what_the_encoder_made(run, tmp_path, capsys):
