@@ -14,6 +14,7 @@ from .errors import TrainError
 from .loop import trained
 from .nets.vae import Vae
 from .nets.vq import Vq
+from .precision import half_products
 from .progress import bar
 
 BATCH = 16
@@ -33,7 +34,7 @@ def encode_latents(config, run):
     net, _ = trained(Vae(section["net"], (flag, flag)), run, "vae")
     tokens = lambda x: net.encode(x)[0].flatten(2).transpose(1, 2).float().numpy().astype(np.float16)
     for split in SPLITS:
-        with torch.autocast("cpu", torch.bfloat16, enabled=split == "train"):
+        with half_products(split == "train"):
             found = sweep(Images(run / "data", split), net, tokens, f"latents {split}")
         write_npy(run / "latents" / f"{split}.npy", found)
         if split == "train":

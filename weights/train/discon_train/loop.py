@@ -10,6 +10,7 @@ import torch
 from .data import Order
 from .errors import TrainError
 from .muon import Muon
+from .precision import half_products
 from .progress import Progress
 
 DEFAULTS = dict(steps=10000, cooldown=1000, warmup=100, batch=8, lr=1e-3, optimizer="adamw", weight_decay=0.0, betas=[0.9, 0.99],
@@ -206,7 +207,7 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
         for o in opts:
             for g in o.param_groups:
                 g["lr"] = g["initial_lr"] * share
-        with torch.autocast("cpu", torch.bfloat16, enabled=s["bf16"]):
+        with half_products(s["bf16"]):
             loss, values = task.loss(order(step)[team.rank :: team.world], gen, step)
         for o in opts:
             o.zero_grad(set_to_none=True)

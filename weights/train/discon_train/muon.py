@@ -1,11 +1,13 @@
 """Muon: momentum whose matrix is made orthogonal before the step; convolutions are taken as [out, in * k * k]."""
 import torch
 
+from .precision import HAS_BF16
+
 
 @torch.no_grad()
 def orthogonal(m, rounds=5):
     """[R, C] -> a matrix with the same singular vectors and singular values near 1 (Newton-Schulz, quintic)."""
-    x = m.bfloat16()
+    x = m.bfloat16() if HAS_BF16 else m.float()
     flip = x.shape[0] > x.shape[1]
     if flip:
         x = x.T
