@@ -84,7 +84,9 @@ def main(argv=None):
             write("systems", systems(args.run, args.discon, args.continuous, args.count, args.seeds, args.work, kept("tuning"), args.dtype))
         elif args.command == "tune":
             from .tuning import tune
-            write("tuning", kept("tuning") | {args.system: tune(args.run, args.model, args.system, args.count, args.work, args.dtype)})
+            found = tune(args.run, args.model, args.system, args.count, args.work, args.dtype)
+            # Read now, so that what another process has found meanwhile is kept.
+            write("tuning", kept("tuning") | {args.system: found})
         else:
             from .settings import settings
             write("settings", settings(args.run, args.model, args.count, args.work, args.dtype))

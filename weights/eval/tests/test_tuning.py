@@ -1,7 +1,7 @@
 """Which settings a system is given: the least distance in both spaces, of the same number of choices for each."""
 import torch
 
-from discon_eval import tuning
+from discon_eval import cli, tuning
 
 
 class Counted:
@@ -34,3 +34,15 @@ def test_the_best_of_both_spaces_is_chosen(monkeypatch, tmp_path):
 def test_every_system_has_as_many_choices():
     sizes = {name: [len(values) for values in grid.values()] for name, (_, grid) in tuning.GRIDS.items()}
     assert set(map(tuple, sizes.values())) == {(3, 3)}
+
+
+def test_systems_tuned_at_the_same_time_are_both_kept(monkeypatch, tmp_path):
+    def tune(_run, _model, system, *_):
+        if system == "DisCon":
+            assert cli.main(["tune", "--system", "discrete only", "--run", "run", "--work", "work"]) == 0
+        return {"best": system}
+
+    monkeypatch.setattr(cli, "RESULTS", tmp_path)
+    monkeypatch.setattr(tuning, "tune", tune)
+    assert cli.main(["tune", "--system", "DisCon", "--run", "run", "--work", "work"]) == 0
+    assert cli.kept("tuning") == {name: {"best": name} for name in ("discrete only", "DisCon")}
