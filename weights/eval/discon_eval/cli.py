@@ -81,7 +81,8 @@ def main(argv=None):
             publish_judge(args.run)
         elif args.command == "systems":
             from .systems import systems
-            write("systems", systems(args.run, args.discon, args.continuous, args.count, args.seeds, args.work, kept("tuning"), args.dtype))
+            given = (args.run, args.discon, args.continuous, args.count, args.seeds, args.work)
+            write("systems", systems(*given, kept("tuning"), args.dtype, kept("systems")))
         elif args.command == "tune":
             from .tuning import tune
             found = tune(args.run, args.model, args.system, args.count, args.work, args.dtype)

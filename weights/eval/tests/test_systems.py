@@ -1,0 +1,72 @@
+"""The comparison of systems: each drawn with what it was tuned to, and not again when nothing of it has changed."""
+import itertools
+
+import pytest
+import torch
+
+from discon_eval import systems as module
+
+
+class Engine:
+    """Stands for the engine and the yardstick."""
+
+    def __init__(self, *_, train=None):
+        self.real, self.drawn = torch.zeros(8), []
+
+    def sample(self, model, path, count, seed, options):
+        self.drawn.append((path.stem, tuple(options)))
+        return torch.zeros(count), torch.zeros(count)
+
+    def distances(self, pictures, labels, label):
+        return {"judge distance": float(len(self.drawn))}
+
+    def memorised(self, pictures, label):
+        return {}
+
+
+@pytest.fixture
+def compare(monkeypatch, tmp_path):
+    engine, turns = Engine(), itertools.count()
+    stand_ins = {"Yardstick": lambda *_, **__: engine, "sample": engine.sample, "held_out": lambda *_: (torch.zeros(8), torch.zeros(8)),
+                 "of_sets": lambda *_: {"held out": {"judge distance": next(turns)}}, "seconds_a_picture": lambda *_: 0.5}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(module, name, stand_in)
+    for name in ("JudgeSpace", "PhotoSpace"):
+        monkeypatch.setattr(module, name, lambda: None)
+    for name in ("ours", "rival"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "discon.json").write_text("{}")
+        (tmp_path / name / "discon.safetensors").write_text(name)
+
+    def run(earlier, seeds=(1, 2), rival=False, tuned=None, count=4):
+        engine.drawn.clear()
+        found = module.systems(tmp_path, tmp_path / "ours", tmp_path / "rival" if rival else None, count, seeds, tmp_path, tuned or {}, "f32", earlier)
+        return found, [name for name, _ in engine.drawn]
+
+    run.folder, run.engine = tmp_path, engine
+    return run
+
+
+ALL = ["discrete-only-1", "discrete-only-2", "DisCon-1", "DisCon-2"]
+
+
+def test_what_has_not_changed_is_not_drawn_again(compare):
+    first, drawn = compare({})
+    assert drawn == ALL and [row["seed"] for row in first["systems"]["DisCon"]] == [1, 2]
+    again, drawn = compare(first)
+    assert drawn == [] and again == first
+    more, drawn = compare(first, rival=True)
+    assert drawn == ["continuous-only-1", "continuous-only-2"] and more["systems"]["DisCon"] == first["systems"]["DisCon"]
+    _, drawn = compare(first, seeds=(1, 2, 3))
+    assert drawn == ["discrete-only-3", "DisCon-3"]
+
+
+def test_what_has_changed_is_drawn_again(compare):
+    first, _ = compare({})
+    assert compare(first, count=5)[1] == ALL
+    tuned = {"DisCon": {"best": {"guidance": 1.5}}}
+    assert compare(first, tuned=tuned)[1] == ["DisCon-1", "DisCon-2"]
+    assert compare.engine.drawn[0][1] == ("--dtype", "f32", "--guidance", "1.5")
+    (compare.folder / "ours" / "discon.safetensors").write_text("trained further")
+    changed, drawn = compare(first)
+    assert drawn == ALL and changed["sets"] != first["sets"]
