@@ -1,12 +1,16 @@
 """Muon's step and the figures that pictures are judged by."""
+import pytest
 import torch
 
+from discon_train import muon
 from discon_train.grids import sheet
 from discon_train.judge import frechet
 from discon_train.muon import Muon, orthogonal
 
 
-def test_orthogonal_has_singular_values_near_one():
+@pytest.mark.parametrize("has_bf16", (True, False))
+def test_orthogonal_has_singular_values_near_one(monkeypatch, has_bf16):
+    monkeypatch.setattr(muon, "HAS_BF16", has_bf16)
     for shape in ((32, 64), (64, 32), (48, 48)):
         s = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
         assert 0.3 < s.min() and s.max() < 1.4
