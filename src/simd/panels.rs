@@ -315,6 +315,10 @@ impl Product<'_> {
                 let rest = self.strips::<S, K, 6, 4>(s, all);
                 self.strips::<S, K, 6, 1>(s, rest);
             }
+            // Numbers that are widened want twice the registers for the weights.
+            8 if K::NUMBERS == 2 && self.rows.len() > 3 => {
+                self.strips::<S, K, 4, 2>(s, all);
+            }
             8 if self.rows.len() > 3 => {
                 self.strips::<S, K, 6, 2>(s, all);
             }
