@@ -14,7 +14,7 @@ from .nets.vq import Vq
 
 LICENCE = "Weights: CC BY 4.0. The training pictures keep the licences named in the attribution."
 DEFAULT_SAMPLING = {"rar": {"guidance": 2.0, "guidance_pow": 1.0, "temperature": 0.9},
-                    "discon": {"ar_steps": 8, "diffusion_steps": 25, "guidance": 1.5, "guidance_schedule": "linear",
+                    "discon": {"ar_steps": 8, "diffusion_steps": 25, "guidance": 3.0, "guidance_schedule": "linear",
                                "temperature": 0.7, "clip_x0": 5.0}}
 
 
