@@ -128,7 +128,8 @@ fn multiply(cpu: &Cpu, precision: Precision, turns: u64) {
             let chains = Chains { precision, turns };
             black_box(match precision {
                 Precision::F32 => cpu.isa.run(chains),
-                Precision::Bf16 | Precision::Q8 => cpu.isa.run_dots(chains),
+                Precision::Bf16 => cpu.isa.run_pairs(chains),
+                Precision::Q8 => cpu.isa.run_quads(chains),
             });
         });
     });

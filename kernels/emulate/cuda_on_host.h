@@ -101,7 +101,9 @@ struct Block {
     unsigned idle = 0; // switches since anybody got on
 };
 
-inline Block* block;
+// The block that this thread of the host runs: several launch kernels beside each other. Each thread of a kernel asks for it
+// again and again, hence the quicker model, which has room for little.
+inline thread_local Block* block __attribute__((tls_model("initial-exec")));
 const size_t STACK = 256 << 10;
 
 inline void die(const char* why) {
@@ -241,9 +243,7 @@ inline void run_block(unsigned threads) {
 
 // `backwards`: blocks, and threads within them, in the opposite order.
 inline void launch(std::function<void()> body, const unsigned* grid, unsigned threads, bool backwards) {
-    static std::mutex one;
-    std::lock_guard<std::mutex> guard(one);
-    static Block memory;
+    static thread_local Block memory;
     block = &memory;
     memory.body = body;
     memory.backwards = backwards;

@@ -64,10 +64,7 @@ impl Kernel for LayerNorm {
         let modulation = self.modulation.map(|m| (cx.mat::<f32>(&m.shift), cx.mat::<f32>(&m.scale)));
         let affine = self.affine.as_ref().map(|(w, b)| (w.f32(), b.f32()));
         let tile = Tile { x, affine, modulation, form: self.out.form, row, out: &mut out };
-        match self.out.form {
-            Form::Numbers => cx.isa().run(tile),
-            Form::Pairs | Form::Blocks => cx.isa().run_dots(tile),
-        }
+        cx.isa().run_writing(self.out.form, tile);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::plan::{Cx, View};
 use crate::simd::panels::{Prepare, Product, prepare};
 use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::packed::{BLOCK, PANEL};
-use crate::tensor::{Form, Format, Layout, Mat, Matrix, TileMut, Weight};
+use crate::tensor::{Form, Layout, Mat, Matrix, TileMut, Weight};
 use std::ops::Range;
 
 /// What happens to a product before it is stored: `out = (out if add) + gate * activation(product + bias)`.
@@ -120,7 +120,7 @@ impl<'a> Input<'a> {
         let words = form.words(w.cols());
         let memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
         for (to, i) in memory.chunks_exact_mut(words.max(1)).zip(rows.clone()) {
-            cx.isa().run_dots(Prepare { form, x: x.row(i), to });
+            Prepare { form, x: x.row(i), to }.run(cx.isa());
         }
         Self { words: Mat::new(memory, Layout::dense(rows.len(), words)), rows: 0..rows.len() }
     }
@@ -150,7 +150,7 @@ impl<'a> Input<'a> {
             let each = bytemuck::cast_slice_mut::<f32, u32>(memory).chunks_exact_mut(words.max(1));
             for (to, i) in each.zip(rows.clone()) {
                 gather(i, row);
-                cx.isa().run_dots(Prepare { form, x: row, to });
+                Prepare { form, x: row, to }.run(cx.isa());
             }
         }
         let words = Mat::new(bytemuck::cast_slice(memory), Layout::dense(rows.len(), words));
@@ -190,11 +190,7 @@ pub(super) fn multiply<'a>(
     let width = panels.len() * PANEL;
     let out = &mut memory[..rows.len() * width];
     let (format, k) = (w.format(), w.cols());
-    let product = Product { x: input.words, rows, w: w.words(), format, k, panels, out };
-    match format {
-        Format::F32 | Format::Wide | Format::F16 => cx.isa().run(product),
-        Format::Bf16 | Format::Q8 => cx.isa().run_dots(product),
-    }
+    Product { x: input.words, rows, w: w.words(), format, k, panels, out }.run(cx.isa());
     Sums { data: &memory[..input.rows.len() * width], width, skip: w.skip(cols.start), cols: cols.len() }
 }
 
@@ -221,10 +217,7 @@ impl Epilogue {
         let first = cols.start / numbers * words - out.cols().start;
         let place = first..first + form.words(cols.len());
         let finish = Finish { sums, rows, bias, gate, activation: self.activation, add: self.add, form, place, out };
-        match form {
-            Form::Numbers => cx.isa().run(finish),
-            Form::Pairs | Form::Blocks => cx.isa().run_dots(finish),
-        }
+        cx.isa().run_writing(form, finish);
     }
 }
 

@@ -59,6 +59,11 @@ impl Avx512Vnni {
 }
 
 impl Avx512Bf16 {
+    /// The leaf that multiplies bytes as this one does.
+    pub(super) fn without_bf16(self) -> Avx512Vnni {
+        Leaf(())
+    }
+
     /// The proof, where it holds.
     pub(super) fn new() -> Option<Self> {
         (Avx512Vnni::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(Leaf(()))

@@ -19,6 +19,7 @@ mod scalar;
 
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
+use crate::tensor::packed::Form;
 use std::fmt;
 
 /// The vector operations that the engine computes with. A value of an implementing type is a proof that the
@@ -308,12 +309,12 @@ impl Isa {
             Leaf::Avx2(_) | Leaf::Avx512(_) => &Precision::ALL,
             #[cfg(target_arch = "aarch64")]
             Leaf::Neon(_) => &Precision::ALL,
-            // What `run_dots` does otherwise: products of bytes ...
+            // What `run_quads` does otherwise ...
             #[cfg(target_arch = "x86_64")]
             Leaf::AvxVnni(..) | Leaf::Avx512Vnni(..) => &[Precision::Q8],
             #[cfg(target_arch = "aarch64")]
             Leaf::NeonDotProd(..) => &[Precision::Q8],
-            // ... and those of bfloat16, which a model of bytes has too.
+            // ... and `run_pairs`: a model of bytes has products of bfloat16 too.
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx512Bf16(..) => &[Precision::Bf16, Precision::Q8],
             #[cfg(target_arch = "aarch64")]
@@ -368,17 +369,38 @@ impl Isa {
         }
     }
 
-    /// Does `job`, which lives by [`Simd::dot_pairs`] or [`Simd::dot_quads`], with this instruction set: compiled once
-    /// more for every leaf that has instructions for them, which [`Isa::run`] leaves unused.
+    /// Does `job`, which writes rows in `form`, with this instruction set: there is one for [`Form::Pairs`] alone.
     #[inline]
-    pub fn run_dots<J: Job>(self, job: J) -> J::Out {
+    pub fn run_writing<J: Job>(self, form: Form, job: J) -> J::Out {
+        match form {
+            Form::Numbers | Form::Blocks => self.run(job),
+            Form::Pairs => self.run_pairs(job),
+        }
+    }
+
+    /// Does `job`, which lives by [`Simd::dot_pairs`] or [`Simd::pairs`], with this instruction set: compiled once more for
+    /// the leaf that has instructions for them, which [`Isa::run`] leaves unused.
+    #[inline]
+    pub fn run_pairs<J: Job>(self, job: J) -> J::Out {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx512Bf16(_, s) => s.run(job),
+            #[cfg(target_arch = "aarch64")]
+            Leaf::NeonBf16(_, s) => s.run(job),
+            _ => self.run(job),
+        }
+    }
+
+    /// The same of [`Simd::dot_quads`].
+    #[inline]
+    pub fn run_quads<J: Job>(self, job: J) -> J::Out {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Leaf::AvxVnni(_, s) => s.run(job),
             #[cfg(target_arch = "x86_64")]
             Leaf::Avx512Vnni(_, s) => s.run(job),
             #[cfg(target_arch = "x86_64")]
-            Leaf::Avx512Bf16(_, s) => s.run(job),
+            Leaf::Avx512Bf16(_, s) => s.without_bf16().run(job),
             #[cfg(target_arch = "aarch64")]
             Leaf::NeonDotProd(_, s) => s.run(job),
             #[cfg(target_arch = "aarch64")]

@@ -6,10 +6,11 @@
 //! the weights at the speed of memory, and many rows use the arithmetic units to the full. Every output is the same
 //! sum in the same order, k = 0, 1, 2, ..., whatever the tile's shape and however K is cut.
 
-use super::{Job, Simd};
+use super::{Isa, Job, Simd};
 use crate::tensor::Mat;
 use crate::tensor::packed::{BLOCK, Form, Format, LINE, PANEL, steps_per_unit};
 use half::f16;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Words of a line.
@@ -39,18 +40,34 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
 }
 
-impl Job for Product<'_> {
+impl Product<'_> {
+    /// Computes it.
+    pub fn run(self, isa: Isa) {
+        match self.format {
+            Format::F32 => isa.run(Sweep::<Single>::of(self)),
+            Format::Wide => isa.run(Sweep::<WidePair>::of(self)),
+            Format::F16 => isa.run(Sweep::<HalfPair>::of(self)),
+            Format::Bf16 => isa.run_pairs(Sweep::<Pair>::of(self)),
+            Format::Q8 => isa.run_quads(Sweep::<Block>::of(self)),
+        }
+    }
+}
+
+/// A product of a kind of numbers: a job of its own, so that no kind is compiled for leaves that are alike to it.
+struct Sweep<'a, K>(Product<'a>, PhantomData<K>);
+
+impl<'a, K> Sweep<'a, K> {
+    fn of(product: Product<'a>) -> Self {
+        Self(product, PhantomData)
+    }
+}
+
+impl<K: Kind> Job for Sweep<'_, K> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match self.format {
-            Format::F32 => self.sweep::<S, Single>(s),
-            Format::Wide => self.sweep::<S, WidePair>(s),
-            Format::Bf16 => self.sweep::<S, Pair>(s),
-            Format::F16 => self.sweep::<S, HalfPair>(s),
-            Format::Q8 => self.sweep::<S, Block>(s),
-        }
+        self.0.sweep::<S, K>(s);
     }
 }
 
@@ -384,14 +401,10 @@ impl Product<'_> {
         let lines = self.format.lines(self.k);
         let half = K::NUMBERS == 2 && !self.k.is_multiple_of(2) && units.end == self.k / 2;
         let words = units.end * K::WORDS + usize::from(half);
-        let x: [*const u32; R] = std::array::from_fn(|r| self.x.row(row + r)[..words].as_ptr());
         let per_panel = PANEL / S::LANES;
-        let start = |c: usize| ((panel + c / per_panel) * lines) * LINE_WORDS + c % per_panel * S::LANES;
-        let w: [*const u32; C] = std::array::from_fn(|c| self.w[start(c)..].as_ptr());
-        let width = self.panels.len() * PANEL;
-        let (top, left) = ((row - self.rows.start) * width, (panel - self.panels.start) * PANEL);
-        let out: [*mut f32; R] =
-            std::array::from_fn(|r| self.out[top + r * width + left..][..C * S::LANES].as_mut_ptr());
+        let x: [*const u32; R] = self.inputs(row, words);
+        let w: [*const u32; C] = self.weights(panel, lines, per_panel);
+        let out: [*mut f32; R] = self.results(row, panel, C * S::LANES);
         // SAFETY: `words` words were sliced off each row; the panels of this strip end within `w`, as `sweep` checked,
         // and `units` within a panel; `C` vectors were sliced off each row of `out`.
         unsafe {
@@ -425,6 +438,27 @@ impl Product<'_> {
     }
 }
 
+// Without a leaf or a kind: compiled once for them all.
+impl Product<'_> {
+    /// Where `R` rows of the input from `row` lie, which have `words` words.
+    fn inputs<const R: usize>(&self, row: usize, words: usize) -> [*const u32; R] {
+        std::array::from_fn(|r| self.x.row(row + r)[..words].as_ptr())
+    }
+
+    /// Where `C` vectors of panels of `lines` lines lie, from `panel` on.
+    fn weights<const C: usize>(&self, panel: usize, lines: usize, per_panel: usize) -> [*const u32; C] {
+        let start = |c| ((panel + c / per_panel) * lines) * LINE_WORDS + c % per_panel * (PANEL / per_panel);
+        std::array::from_fn(|c| self.w[start(c)..].as_ptr())
+    }
+
+    /// Where `numbers` results of each of `R` rows lie, from `row` and `panel` on.
+    fn results<const R: usize>(&mut self, row: usize, panel: usize, numbers: usize) -> [*mut f32; R] {
+        let width = self.panels.len() * PANEL;
+        let (top, left) = ((row - self.rows.start) * width, (panel - self.panels.start) * PANEL);
+        std::array::from_fn(|r| self.out[top + r * width + left..][..numbers].as_mut_ptr())
+    }
+}
+
 /// Brings a row into a form that products read.
 pub struct Prepare<'a> {
     /// The form.
@@ -433,6 +467,14 @@ pub struct Prepare<'a> {
     pub x: &'a [f32],
     /// [`Form::words`] of it.
     pub to: &'a mut [u32],
+}
+
+impl Prepare<'_> {
+    /// Does it.
+    #[inline]
+    pub fn run(self, isa: Isa) {
+        isa.run_writing(self.form, self);
+    }
 }
 
 impl Job for Prepare<'_> {

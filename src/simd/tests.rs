@@ -227,7 +227,7 @@ fn narrow_numbers_are_widened_exactly_and_rounded_to_the_nearest() {
     let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
     for isa in Isa::available() {
         for (low, high, float, bits, pairs, out) in
-            [isa.run(Narrow { words: &words, bytes: &bytes }), isa.run_dots(Narrow { words: &words, bytes: &bytes })]
+            [isa.run(Narrow { words: &words, bytes: &bytes }), isa.run_pairs(Narrow { words: &words, bytes: &bytes })]
         {
             for (i, &w) in words.iter().enumerate() {
                 let [lower, upper] = [w as u16, (w >> 16) as u16].map(|h| bf16::from_bits(h).to_f32());
@@ -291,7 +291,7 @@ fn products_of_narrow_numbers_are_added_and_vectors_taken_by_turns() {
     let (floats, p, q) = (numbers(2 * N, 7), pairs(8), pairs(9));
     for isa in Isa::available() {
         let dots = || Dots { words: &words, quads: [&w, &x], floats: &floats, pairs: [&p, &q] };
-        for (quads, sums, turns) in [isa.run(dots()), isa.run_dots(dots())] {
+        for (quads, sums, turns) in [isa.run(dots()), isa.run_pairs(dots()), isa.run_quads(dots())] {
             for i in 0..N {
                 let product = |b| i32::from(w[i].to_le_bytes()[b]) * i32::from(x[i].to_le_bytes()[b] as i8);
                 let exact = (0..4).fold(words[i], |sum, b| sum.wrapping_add(product(b) as u32));

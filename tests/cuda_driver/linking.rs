@@ -37,7 +37,10 @@ fn this_test_needs_no_driver_to_start() {
 fn a_shared_library_exports_no_function_of_the_driver() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--offline", "--no-default-features", "--features", "cuda"]);
+    // As this test is built, so that the engine need not be compiled once more.
+    let more = if cfg!(feature = "rayon") { "cuda,rayon" } else { "cuda" };
+    cargo.args(["build", "--quiet", "--locked", "--offline", "--features", more]);
+    cargo.args(cfg!(not(feature = "cli")).then_some("--no-default-features"));
     cargo.args(["--example", "shared_library", "--target-dir"]).arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     let out = cargo.output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

@@ -3,11 +3,11 @@
 use super::abi::{Address, Packed, View};
 use discon::tensor::{Format, Matrix, Weight};
 use half::{bf16, f16};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
@@ -33,9 +33,10 @@ fn compiler() -> String {
 
 /// The library of `kernels/FILE.cu`, compiled for the host if it is older than any source.
 fn library(file: &str) -> usize {
-    static LOADED: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    *loaded.get_or_insert_default().entry(file.to_owned()).or_insert_with(|| {
+    static LOADED: Mutex<BTreeMap<String, Arc<OnceLock<usize>>>> = Mutex::new(BTreeMap::new());
+    // Other files are compiled meanwhile.
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner).entry(file.to_owned()).or_default().clone();
+    *loaded.get_or_init(|| {
         let path = CString::new(compiled(file).to_str().unwrap()).unwrap();
         // SAFETY: a path, and a library whose loading runs nothing of ours.
         let library = unsafe { dlopen(path.as_ptr(), 2) };

@@ -144,7 +144,7 @@ impl Kernel for Attention {
             } else {
                 let packed = Packed::new(memory.split(many::words(keys, d)));
                 match self.narrow {
-                    true => cx.isa().run_dots(Many::<true> { head, packed, out: &mut out }),
+                    true => cx.isa().run_pairs(Many::<true> { head, packed, out: &mut out }),
                     false => cx.isa().run(Many::<false> { head, packed, out: &mut out }),
                 }
             }

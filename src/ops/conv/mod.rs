@@ -156,7 +156,7 @@ impl Conv {
         for (i, to) in copy.chunks_exact_mut(words.max(1)).enumerate() {
             let x = x.row(first + i);
             let prepare = |x: &[f32], to: &mut [f32]| {
-                cx.isa().run_dots(Prepare { form: Form::Pairs, x, to: bytemuck::cast_slice_mut(to) });
+                Prepare { form: Form::Pairs, x, to: bytemuck::cast_slice_mut(to) }.run(cx.isa());
             };
             match norm {
                 Some(((scale, shift), activation)) if words == x.len() => {

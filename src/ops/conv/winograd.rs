@@ -107,7 +107,7 @@ impl Conv {
             let x = Mat::new(&patches[place * count * cin..][..count * cin], Layout::dense(count, cin)).cast();
             let first = place * panels + columns.start / PANEL;
             let panels = first..first + width / PANEL;
-            cx.isa().run(Product { x, rows: 0..count, w: w.words(), format: Format::F32, k: cin, panels, out });
+            Product { x, rows: 0..count, w: w.words(), format: Format::F32, k: cin, panels, out }.run(cx.isa());
         }
     }
 }
