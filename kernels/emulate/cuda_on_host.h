@@ -102,7 +102,7 @@ struct Block {
 };
 
 // The block that this thread of the host runs: several launch kernels beside each other. Each thread of a kernel asks for it
-// again and again, hence the quicker model, which has room for little.
+// again and again, hence the quicker model, which leaves a library room for a few pointers.
 inline thread_local Block* block __attribute__((tls_model("initial-exec")));
 const size_t STACK = 256 << 10;
 
@@ -243,18 +243,19 @@ inline void run_block(unsigned threads) {
 
 // `backwards`: blocks, and threads within them, in the opposite order.
 inline void launch(std::function<void()> body, const unsigned* grid, unsigned threads, bool backwards) {
-    static thread_local Block memory;
-    block = &memory;
-    memory.body = body;
-    memory.backwards = backwards;
-    memory.grid = {grid[0], grid[1], grid[2]};
+    static thread_local std::unique_ptr<Block> memory;
+    if (!memory) memory.reset(new Block);
+    block = memory.get();
+    block->body = body;
+    block->backwards = backwards;
+    block->grid = {grid[0], grid[1], grid[2]};
     const unsigned blocks = grid[0] * grid[1] * grid[2];
     for (unsigned n = 0; n < blocks; n++) {
         const unsigned i = backwards ? blocks - 1 - n : n;
-        memory.index = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
+        block->index = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
         run_block(threads);
     }
-    memory.body = nullptr;
+    block->body = nullptr;
 }
 
 } // namespace cuda_on_host

@@ -37,7 +37,12 @@ inline void multiply(const GroupProduct& all) {
     // The pattern repeats every 1024 bytes; a base offset says where it starts otherwise.
     if (descriptor >> 49 & 7 || start % 1024 >= 128) die("a matrix that does not start on 1024 bytes");
 
-    static thread_local float a[64][16], b[16][256], sums[256];
+    struct Numbers {
+        float a[64][16], b[16][256], sums[256];
+    };
+    static thread_local std::unique_ptr<Numbers> numbers;
+    if (!numbers) numbers.reset(new Numbers);
+    auto& [a, b, sums] = *numbers;
     auto both = [](unsigned word, float* to) {
         to[0] = __uint_as_float(word << 16), to[1] = __uint_as_float(word & 0xffff0000u);
     };
