@@ -17,7 +17,7 @@ class Counted:
 
     def distances(self, options, labels, label):
         g, t = (float(options[f"--{name}"]) for name in ("guidance", "temperature"))
-        return {"judge distance": abs(g - 3.0) + 1, "photo distance": 100 * (abs(t - 0.7) + 1)}
+        return {"judge distance": abs(g - 2.0) + 1, "photo distance": 100 * (abs(t - 0.85) + 1)}
 
 
 def test_the_best_of_both_spaces_is_chosen(monkeypatch, tmp_path):
@@ -27,7 +27,7 @@ def test_the_best_of_both_spaces_is_chosen(monkeypatch, tmp_path):
     for name in ("held_out", "JudgeSpace", "PhotoSpace"):
         monkeypatch.setattr(tuning, name, lambda *_: ())
     found = tuning.tune(tmp_path, "model", "DisCon", 4, tmp_path, "bf16")
-    assert found["best"] == {"guidance": 3.0, "temperature": 0.7} and len(found["tried"]) == 9
+    assert found["best"] == {"guidance": 2.0, "temperature": 0.85} and len(found["tried"]) == 9
     assert len({name for name, _ in fake.asked}) == 9 and all("bf16" in options for _, options in fake.asked)
 
 
