@@ -12,7 +12,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <csetjmp>
 #include <ucontext.h>
 #include <vector>
