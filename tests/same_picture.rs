@@ -18,7 +18,7 @@ fn model(name: &str) -> Model {
 }
 
 fn settings(model: &Model) -> Settings {
-    Settings { rounds: 4, steps: 6, ..model.settings() }
+    Settings { rounds: 3, steps: 4, ..model.settings() }
 }
 
 /// Images of classes 1, 2, 3, ... from seeds 10, 11, ... in batches of `batch`.
@@ -62,10 +62,10 @@ fn batch_threads_and_pauses_do_not_show() {
         let model = Model::open_as(folder(name), precision).unwrap();
         for isa in Isa::distinct(precision) {
             let cpu = |threads| Cpu::new(threads).unwrap().with_isa(isa.name()).unwrap();
-            let alone = images(&model, &cpu(1), 1, 5, None);
+            let alone = images(&model, &cpu(1), 1, 3, None);
             assert_ne!(alone[0], alone[1]);
-            for (batch, threads, budget) in [(1, 3, None), (2, 2, None), (5, 1, None), (3, 4, Some(Duration::ZERO))] {
-                let others = images(&model, &cpu(threads), batch, 5, budget);
+            for (batch, threads, budget) in [(1, 3, None), (2, 2, None), (3, 1, None), (2, 4, Some(Duration::ZERO))] {
+                let others = images(&model, &cpu(threads), batch, 3, budget);
                 assert!(
                     alone == others,
                     "{name} in {precision} on {isa}: batch {batch}, {threads} threads, budget {budget:?}"

@@ -52,39 +52,44 @@ def encode_codes(config, run):
 
 
 class Tokens:
-    """Codes [N, L], labels [N] and, on demand, normalised latents [N, L, C] of a split."""
+    """Labels [N] of a split and, on demand, codes [N, L] with their codebook and normalised latents [N, L, C]."""
 
-    def __init__(self, run, split, latents):
+    def __init__(self, run, split, codes=False, latents=False):
         run = pathlib.Path(run)
-        path = run / "codes" / f"{split}.npy"
-        if not path.exists() or (latents and not (run / "latents" / "stats.json").exists()):
-            raise TrainError(f"{run}: no codes or latents yet; run the encode command first")
         images = Images(run / "data", split)
         self.labels, self.classes, self.starts = images.labels, images.classes, images.starts
-        self.codes = torch.from_numpy(np.load(path)).long()
-        self.codebook = torch.from_numpy(np.load(run / "codes" / "codebook.npy"))
-        if len(self.codes) != len(images):
-            raise TrainError(f"{path}: {len(self.codes)} rows for {len(images)} images; run the encode command again")
+        self.found = {}
+        if codes:
+            self.codes = torch.from_numpy(self.read(run / "codes" / f"{split}.npy")).long()
+            self.codebook = torch.from_numpy(self.read(run / "codes" / "codebook.npy", rows=None))
+            self.found |= dict(seq_len=self.codes.shape[1], codebook_size=len(self.codebook))
         if latents:
+            raw = torch.from_numpy(self.read(run / "latents" / f"{split}.npy"))
             stats = read_json(run / "latents" / "stats.json")
             mean, std = (torch.tensor(stats[k]) for k in ("mean", "std"))
-            raw = torch.from_numpy(np.load(run / "latents" / f"{split}.npy"))
             self.tokens = ((raw.float() - mean) / std).half()
+            self.found |= dict(seq_len=raw.shape[1], token_dim=raw.shape[2])
 
+    def read(self, path, rows=True):
+        """The array of a file, with a row for each image."""
+        try:
+            array = np.load(path)
+        except FileNotFoundError:
+            raise TrainError(f"{path}: not there yet; run the encode command first") from None
+        if rows and len(array) != len(self):
+            raise TrainError(f"{path}: {len(array)} rows for {len(self)} images; run the encode command again")
         self.path = path
+        return array
 
     def fits(self, cfg):
         """An error unless the codes and latents are those of a transformer's section `cfg`."""
-        found = dict(seq_len=self.codes.shape[1], codebook_size=len(self.codebook))
-        if hasattr(self, "tokens"):
-            found["token_dim"] = self.tokens.shape[2]
-        wanted = {k: cfg[k] for k in found}
-        if found != wanted:
-            raise TrainError(f"{self.path} and what is beside it: expected {wanted}, found {found}; run the encode command again")
+        wanted = {k: cfg[k] for k in self.found}
+        if self.found != wanted:
+            raise TrainError(f"{self.path} and what is beside it: expected {wanted}, found {self.found}; run the encode command again")
         return self
 
     def __len__(self):
-        return len(self.codes)
+        return len(self.labels)
 
     def spread(self, per_class):
         return np.concatenate([np.arange(a, min(a + per_class, b)) for a, b in zip(self.starts, self.starts[1:])])

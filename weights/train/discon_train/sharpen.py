@@ -41,7 +41,7 @@ class SharpenTask(Task):
         path = run / ("latents" if part == "vae" else "codes") / "train.npy"
         if not path.exists():
             raise TrainError(f"{path}: not there; run the encode command first")
-        self.inputs = np.load(path, mmap_mode="r") if part == "vae" else Tokens(run, "train", False).codes
+        self.inputs = np.load(path, mmap_mode="r") if part == "vae" else Tokens(run, "train", codes=True).codes
         if len(self.inputs) != self.count:
             raise TrainError(f"{path}: {len(self.inputs)} rows for {self.count} images; run the encode command again")
         self.eyes = Eyes(size)

@@ -14,7 +14,7 @@ class RarTask(Task):
     def __init__(self, cfg, run, drop=0.1, seed=1, eval_images=32):
         torch.manual_seed(seed)
         self.cfg, self.drop = cfg, drop
-        self.train_set, self.val_set = (Tokens(run, split, False).fits(cfg) for split in ("train", "val"))
+        self.train_set, self.val_set = (Tokens(run, split, codes=True).fits(cfg) for split in ("train", "val"))
         self.net, self.count = Rar(cfg), len(self.train_set)
         self.net.start_codes(self.train_set.codebook)
         self.val_index = self.val_set.spread(eval_images)
@@ -50,11 +50,15 @@ class Stage2Task(Task):
     def __init__(self, cfg, run, drop=0.1, replace=0.05, repeat=4, low=0.7, seed=1, eval_images=16):
         torch.manual_seed(seed)
         self.cfg, self.drop, self.replace, self.repeat, self.low = cfg, drop, replace, repeat, low
-        self.train_set, self.val_set = (Tokens(run, split, True).fits(cfg) for split in ("train", "val"))
+        self.train_set, self.val_set = (Tokens(run, split, codes=cfg["discrete"], latents=True).fits(cfg) for split in ("train", "val"))
         self.net, self.count = Stage2(cfg), len(self.train_set)
         if cfg["discrete"]:
             self.net.start_codes(self.train_set.codebook)
         self.val_index = self.val_set.spread(eval_images)
+
+    def codes(self, data, index):
+        """A copy of the codes of these images, or none where the model has no use for them."""
+        return data.codes[index].clone() if self.cfg["discrete"] else None
 
     def error(self, data, index, classes, codes, masked_places, gen, repeat):
         """Squared noise error and variational bound, means over masked tokens."""
@@ -70,11 +74,14 @@ class Stage2Task(Task):
 
     def loss(self, index, gen, step):
         cfg, B = self.cfg, len(index)
-        codes, classes = self.train_set.codes[index].clone(), self.train_set.labels[index].clone()
-        swap = torch.rand(codes.shape, generator=gen) < self.replace
-        codes[swap] = torch.randint(cfg["codebook_size"], (int(swap.sum()),), generator=gen)
+        codes, classes = self.codes(self.train_set, index), self.train_set.labels[index].clone()
+        if codes is not None:
+            swap = torch.rand(codes.shape, generator=gen) < self.replace
+            codes[swap] = torch.randint(cfg["codebook_size"], (int(swap.sum()),), generator=gen)
         none = torch.rand(B, generator=gen) < self.drop
-        classes[none], codes[none] = cfg["num_classes"], cfg["codebook_size"]
+        classes[none] = cfg["num_classes"]
+        if codes is not None:
+            codes[none] = cfg["codebook_size"]
         mse, bound = self.error(self.train_set, index, classes, codes, mask_count(cfg["seq_len"], gen, self.low), gen, self.repeat)
         return mse + bound, dict(mse=mse.item(), bound=bound.item())
 
@@ -84,7 +91,7 @@ class Stage2Task(Task):
             gen, parts = generator(99, 0), []
             for j in range(0, len(self.val_index), 64):
                 i = self.val_index[j : j + 64]
-                mse, _ = self.error(self.val_set, i, self.val_set.labels[i], self.val_set.codes[i], round(L * share), gen, 1)
+                mse, _ = self.error(self.val_set, i, self.val_set.labels[i], self.codes(self.val_set, i), round(L * share), gen, 1)
                 parts.append(mse.item())
             found[f"mse_{round(L * share)}"] = sum(parts) / len(parts)
         return found

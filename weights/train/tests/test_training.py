@@ -268,6 +268,18 @@ def test_what_cannot_be_adopted_is_said(run, tmp_path, capsys):
     assert "discon.json" in capsys.readouterr().err
 
 
+def test_continuous_tokens_alone_want_no_codes(run, tmp_path, capsys):
+    for name in ("data", "latents"):
+        (tmp_path / name).symlink_to(run / name)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert command(tmp_path, "discon") == 2
+    assert "codes/train.npy: not there yet; run the encode command first" in capsys.readouterr().err
+    alone = {**CONFIG, "discon": {**CONFIG["discon"], "net": {**CONFIG["discon"]["net"], "discrete": False}}}
+    (tmp_path / "config.json").write_text(json.dumps(alone))
+    assert command(tmp_path, "discon") == 0
+    assert torch.load(tmp_path / "discon.pt", weights_only=False)["step"] == CONFIG["discon"]["train"]["steps"]
+
+
 def test_a_config_says_only_what_is_different(tmp_path):
     (tmp_path / "base.json").write_text(json.dumps(CONFIG))
     (tmp_path / "other.json").write_text(json.dumps({"extends": "base.json", "name": "other", "discon": {"net": {"discrete": False}}}))
