@@ -27,11 +27,11 @@ def psnr(out, ref):
     return (-10 * mse.clamp(min=1e-10).log10()).mean().item()
 
 
-def split_psnr(images, index, rebuild, batch=32):
+def split_psnr(images, index, rebuild, device=torch.device("cpu"), batch=32):
     """PSNR of rebuild([B, 3, H, W]) over images of a split."""
     total = 0.0
     for i in range(0, len(index), batch):
-        ref = images.batch(index[i : i + batch])
+        ref = images.batch(index[i : i + batch]).to(device)
         total += psnr(rebuild(ref), ref) * len(ref)
     return total / len(index)
 
@@ -48,7 +48,7 @@ def looks(out, ref, eyes=None, weight=0.0):
 def noisy(z, most, gen):
     """Latents [B, C, h, w] with noise of up to `most` times the deviation of their channel, another share in every row."""
     level = most * torch.rand(len(z), 1, 1, 1, generator=gen)
-    return z + z.detach().std((0, 2, 3), keepdim=True) * level * torch.randn(z.shape, generator=gen)
+    return z + z.detach().std((0, 2, 3), keepdim=True) * (level * torch.randn(z.shape, generator=gen)).to(z.device)
 
 
 class VaeTask(Task):
@@ -62,11 +62,16 @@ class VaeTask(Task):
         self.count, self.val_index = len(self.train_set), self.val_set.spread(eval_images)
         self.perceptual, self.eyes = perceptual, Eyes() if perceptual else None
 
+    def to(self, device):
+        if self.eyes:
+            self.eyes.to(device)
+        return super().to(device)
+
     def loss(self, index, gen, step):
-        ref = self.train_set.batch(index)
+        ref = self.here(self.train_set.batch(index))
         mean, logvar = self.net.encode(ref)
         mean, logvar = mean.float(), logvar.float()
-        z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=gen)
+        z = mean + (0.5 * logvar).exp() * self.here(torch.randn(mean.shape, generator=gen))
         loss, values = looks(self.net.decode(noisy(z, self.noise, gen)), ref, self.eyes, self.perceptual)
         kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
         return loss + self.kl * kl, dict(values, kl=kl.item())
@@ -80,8 +85,7 @@ class VaeTask(Task):
                 return self.net.decode(z + noise * z.std((0, 2, 3), keepdim=True) * torch.randn_like(z))
             return run
 
-        return {"psnr": split_psnr(self.val_set, self.val_index, rebuild(0.0)),
-                "psnr_noise_.4": split_psnr(self.val_set, self.val_index, rebuild(0.4))}
+        return {name: split_psnr(self.val_set, self.val_index, rebuild(noise), self.device) for name, noise in (("psnr", 0.0), ("psnr_noise_.4", 0.4))}
 
 
 def kmeans(x, k, gen, rounds=20):
@@ -110,6 +114,10 @@ class VqTask(Task):
         K, C = cfg["codebook_size"], cfg["z_channels"]
         self.sizes, self.sums, self.pool = torch.ones(K), torch.zeros(K, C), []
 
+    def to(self, device):
+        self.sizes, self.sums, self.pool = self.sizes.to(device), self.sums.to(device), [x.to(device) for x in self.pool]
+        return super().to(device)
+
     def state(self):
         return dict(sizes=self.sizes, sums=self.sums, pool=self.pool, free_steps=self.free_steps)
 
@@ -121,7 +129,7 @@ class VqTask(Task):
         self.free_steps = state.get("free_steps", self.free_steps)
 
     def loss(self, index, gen, step):
-        ref = self.train_set.batch(index)
+        ref = self.here(self.train_set.batch(index))
         f = self.net.encoder((ref + 1) / 2).float()
         flat = f.permute(0, 2, 3, 1).reshape(-1, f.shape[1])
         book, values = self.net.quantize.embedding.weight, {}
@@ -147,7 +155,7 @@ class VqTask(Task):
             raise TrainError(f"vq: a codebook of {len(book)} codes from {found} features of {len(self.pool)} steps; "
                              "raise free_steps or batch, or lower codebook_size")
         book.copy_(kmeans(torch.cat(self.pool), len(book), gen))
-        self.sizes = torch.full((len(book),), len(self.pool[-1]) / len(book))
+        self.sizes = torch.full((len(book),), len(self.pool[-1]) / len(book), device=book.device)
         self.sums, self.pool = book * self.sizes[:, None], []
 
     def after_step(self, step, gen):
@@ -174,7 +182,7 @@ class VqTask(Task):
             used.append(codes.flatten())
             return 2 * self.net.decode(codes) - 1
 
-        found = {"psnr": split_psnr(self.val_set, self.val_index, rebuild)}
+        found = {"psnr": split_psnr(self.val_set, self.val_index, rebuild, self.device)}
         p = torch.bincount(torch.cat(used)).float()
         p = p[p > 0] / p.sum()
         return {**found, "perplexity": (-(p * p.log()).sum()).exp().item()}

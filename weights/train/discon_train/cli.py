@@ -29,17 +29,18 @@ def parser():
     held_out = dict(type=float, default=0.02, help="share of a class kept for validation, and as much for the test (default .02)")
     copies = dict(type=int, default=1, help="times a training picture is kept: as it is, then mirrored or not, smaller and moved a little")
     no_mirror = dict(action="store_true", help="copies are not mirrored: for letters and all else that has a right way round")
+    device = dict(default="cpu", help="what trains: cpu, or an NVIDIA GPU (cuda, cuda:1, ...)")
     packing = dict(images=images, background=background, held_out=held_out, copies=copies, no_mirror=no_mirror)
     command("data", "draw or pack the pictures into RUN/data", **packing)
     for part in TRAINED:
-        command(part, f"train {part}; continues where it stopped", minutes=minutes, rank=dict(type=int, default=0, help="number of this process of --world"),
+        command(part, f"train {part}; continues where it stopped", minutes=minutes, device=device, rank=dict(type=int, default=0, help="number of this process of --world"),
                 world=dict(type=int, default=1, help="processes that train this part together, a share of the batch each"),
                 port=dict(type=int, default=29517, help="where they find each other on this machine"),
                 extend=dict(action="store_true", help="train on after the cooldown, at the full rate, to a new one"))
     command("adopt", "start a run from trained parts of a model folder", model=dict(type=pathlib.Path, required=True, help="model folder"),
             parts=dict(nargs="+", choices=TRAINED, default=["vae", "vq", "rar"], help="which parts (default: vae vq rar)"))
-    command("encode", "latents and codes of all pictures", only=dict(choices=("latents", "codes")))
-    command("sharpen", "train the decoder of an autoencoder further, on how pictures look: RUN/PART-sharp.pt", minutes=minutes,
+    command("encode", "latents and codes of all pictures", device=device, only=dict(choices=("latents", "codes")))
+    command("sharpen", "train the decoder of an autoencoder further, on how pictures look: RUN/PART-sharp.pt", minutes=minutes, device=device,
             part=dict(choices=("vae", "vq"), required=True), extend=dict(action="store_true", help="train on after the cooldown"))
     command("export", "write the model folder", out=out)
     command("cases", "write the known answers into the model folder", out=out)
@@ -47,7 +48,7 @@ def parser():
             columns=dict(type=int, default=8), seed=dict(type=int, default=1), only=dict(choices=("real", "rebuilt", "generated")))
     command("measure", "sizes, steps and held-out figures of a run", out=out)
     command("judge", "class accuracy and Frechet distance of pictures by a small classifier", out=out, per_class=dict(type=int, default=32))
-    command("all", "every command in turn", **packing, minutes=minutes, out=out)
+    command("all", "every command in turn", **packing, minutes=minutes, device=device, out=out)
     return p
 
 
@@ -62,7 +63,7 @@ def make_data(args, config, run):
         data.render_avatars(run / "data", n["train"], n["val"], n["test"], config["image_size"])
 
 
-def train_part(part, config, run, minutes, rank=0, world=1, port=29517, extend=False):
+def train_part(part, config, run, minutes, device, rank=0, world=1, port=29517, extend=False):
     from . import autoencoders, transformers
     from .data import Images
     from .export import net_config
@@ -77,36 +78,41 @@ def train_part(part, config, run, minutes, rank=0, world=1, port=29517, extend=F
     print(f"{part}: {sum(p.numel() for p in task.net.parameters()) / 1e6:.2f}M parameters, {task.count} images", flush=True)
     if world > 1 and part == "vq":
         raise TrainError("the vq keeps a codebook that only one process can; train it with --world 1")
-    train(task, run, part, section["train"], minutes, team=Team(rank, world, port), extend=extend)
+    if world > 1 and device.type != "cpu":
+        raise TrainError(f"--world {world} on {device}: several processes train on the processor only")
+    train(task.to(device), run, part, section["train"], minutes, team=Team(rank, world, port), extend=extend)
 
 
-def sharpen(part, config, run, minutes, extend=False):
+def sharpen(part, config, run, minutes, device, extend=False):
     from .loop import train
     from .sharpen import TRAIN, SharpenTask
     section = config.get("sharpen", {})
     task = SharpenTask(config, run, part, **section.get("task", {}))
-    train(task, run, f"{part}-sharp", {**TRAIN, **section.get("train", {})}, minutes, extend=extend)
+    train(task.to(device), run, f"{part}-sharp", {**TRAIN, **section.get("train", {})}, minutes, extend=extend)
 
 
 def do(command, args, config, run):
     if command not in ("data", "all"):
         from .checks import check_data
         check_data(config, run)
+    if hasattr(args, "device"):
+        from .precision import device_named
+        device = device_named(args.device)
     if command == "data":
         make_data(args, config, run)
     elif command in TRAINED:
         given = {name: getattr(args, name) for name in ("rank", "world", "port", "extend") if hasattr(args, name)}
-        train_part(command, config, run, args.minutes, **given)
+        train_part(command, config, run, args.minutes, device, **given)
     elif command == "adopt":
         from .adopt import adopt
         for part, path in adopt(config, run, args.model, args.parts).items():
             print(f"{part}: {path}")
     elif command == "sharpen":
-        sharpen(args.part, config, run, args.minutes, args.extend)
+        sharpen(args.part, config, run, args.minutes, device, args.extend)
     elif command == "encode":
         from . import encode
         for kind in [getattr(args, "only", None)] if getattr(args, "only", None) else ["latents", "codes"]:
-            getattr(encode, "encode_" + kind)(config, run)
+            getattr(encode, "encode_" + kind)(config, run, device)
     elif command == "all":
         for each in ("data", "vae", "vq", "encode", "rar", "discon", "export", "cases", "grids", "measure"):
             if each == "data" and (run / "data").exists():

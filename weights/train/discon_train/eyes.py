@@ -25,6 +25,9 @@ class Eyes:
             net = EfficientNet.from_pretrained("efficientnet-lite1", weights_path=weights)
         self.size, self.net = size, net.eval().requires_grad_(False)
 
+    def to(self, device):
+        self.net.to(device)
+
     def see(self, pictures):
         """[B, 3, H, W] in [-1, 1] -> feature maps, every place's vector of length 1."""
         x = F.interpolate(pictures, (self.size, self.size), mode="bilinear", align_corners=False)
@@ -38,7 +41,8 @@ class Eyes:
 
     def distance(self, a, b):
         """Mean squared distance of the vectors, summed over stages."""
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        whole = lambda: torch.autocast(a.device.type, enabled=False)
+        with torch.no_grad(), whole():
             target = self.see(b.float())
-        with torch.autocast("cpu", enabled=False):
+        with whole():
             return sum((x - y).pow(2).sum(1).mean() for x, y in zip(self.see(a.float()), target))

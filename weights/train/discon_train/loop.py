@@ -18,10 +18,21 @@ DEFAULTS = dict(steps=10000, cooldown=1000, warmup=100, batch=8, lr=1e-3, optimi
 
 
 class Task:
-    """What a part defines. `net` is trained; all randomness comes from the generator given to `loss`."""
+    """What a part defines. `net` is trained; all randomness comes from the generator given to `loss`, which is the processor's: draws are the same
+    on every device."""
 
     net: torch.nn.Module
     count: int
+    device = torch.device("cpu")
+
+    def to(self, device):
+        """The task with its network, and what else `loss` multiplies, on `device`."""
+        self.device = device
+        self.net.to(device)
+        return self
+
+    def here(self, tensor):
+        return tensor.to(self.device, non_blocking=True)
 
     def loss(self, index, gen, step):
         """Batch of training indices -> (loss, {name: float to show})."""
@@ -82,8 +93,9 @@ def rate(step, s, cooldown_from):
 
 
 def mean_weights(ema, net, decay):
+    params = dict(net.named_parameters())
     with torch.no_grad():
-        torch._foreach_lerp_(list(ema.values()), [dict(net.named_parameters())[k] for k in ema], 1 - decay)
+        torch._foreach_lerp_(list(ema.values()), [params[k] for k in ema], 1 - decay)
 
 
 @contextlib.contextmanager
@@ -156,7 +168,7 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
     ema = {k: p.detach().clone() for k, p in net.named_parameters() if p.requires_grad} if s["ema"] else {}
     step, seconds, cooldown_from, history = 0, 0.0, s["steps"] - s["cooldown"], []
     if path.exists():
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, map_location=task.device, weights_only=False)
         fill(net, state["net"], path)
         if state["settings"]["optimizer"] == s["optimizer"]:
             for o, saved in zip(opts, state["opts"]):
@@ -207,7 +219,7 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
         for o in opts:
             for g in o.param_groups:
                 g["lr"] = g["initial_lr"] * share
-        with half_products(s["bf16"]):
+        with half_products(s["bf16"], task.device):
             loss, values = task.loss(order(step)[team.rank :: team.world], gen, step)
         for o in opts:
             o.zero_grad(set_to_none=True)
@@ -244,10 +256,10 @@ def trained(net, folder, part, sharp=True):
     path, sharpened = (pathlib.Path(folder) / f"{name}.pt" for name in (part, f"{part}-sharp"))
     if not path.exists():
         raise TrainError(f"{path}: not there; train '{part}' first")
-    state = torch.load(path, weights_only=False)
+    state = torch.load(path, map_location="cpu", weights_only=False)
     if sharp and sharpened.exists():
         step, path = state["step"], sharpened
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, map_location="cpu", weights_only=False)
         if state["task"]["of step"] != step:
             raise TrainError(f"{path}: of {part}.pt at step {state['task']['of step']}, which is now at {step}; remove it, or remove it and sharpen again")
     fill(net, {**state["net"], **state["ema"]}, path)

@@ -26,7 +26,7 @@ def measure(folder, run, per_class=None):
     print("| part | parameters | bytes | steps x batch | minutes | held out |\n|---|---|---|---|---|---|")
     rows = [(part, name) for part in PARTS for name in (part, f"{part}-sharp") if name == part or (run / f"{name}.pt").exists()]
     for part, name in rows:
-        state = torch.load(run / f"{name}.pt", weights_only=False)
+        state = torch.load(run / f"{name}.pt", map_location="cpu", weights_only=False)
         count = sum(p.numel() for p in nets[part].parameters())
         held = " ".join(f"{k} {v:.4g}" for k, v in (state["history"] or [{}])[-1].items() if k not in ("step", "seconds"))
         size = (folder / f"{part}.safetensors").stat().st_size

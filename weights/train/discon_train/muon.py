@@ -1,25 +1,28 @@
 """Muon: momentum whose matrix is made orthogonal before the step; convolutions are taken as [out, in * k * k]."""
+import collections
+
 import torch
 
-from .precision import HAS_BF16
+from .precision import multiplies_halves
 
 
 @torch.no_grad()
 def orthogonal(m, rounds=5):
-    """[R, C] -> a matrix with the same singular vectors and singular values near 1 (Newton-Schulz, quintic)."""
-    x = m.bfloat16() if HAS_BF16 else m.float()
-    flip = x.shape[0] > x.shape[1]
+    """[..., R, C] -> matrices with the same singular vectors and singular values near 1 (Newton-Schulz, quintic)."""
+    x = m.bfloat16() if multiplies_halves(m.device) else m.float()
+    flip = x.shape[-2] > x.shape[-1]
     if flip:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(rounds):
-        a = x @ x.T
+        a = x @ x.mT
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return (x.T if flip else x).to(m.dtype)
+    return (x.mT if flip else x).to(m.dtype)
 
 
 class Muon(torch.optim.Optimizer):
-    """The step is scaled so that its entries are as large as AdamW's usually are: the same rates fit."""
+    """The step is scaled so that its entries are as large as AdamW's usually are: the same rates fit. A GPU makes all matrices of a shape
+    orthogonal together, as it would wait for launches otherwise; a processor one after the other, which is faster there."""
 
     def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
@@ -27,13 +30,23 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                m = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                ahead = p.grad.lerp(m, group["momentum"]).flatten(1)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(orthogonal(ahead).view_as(p), alpha=-group["lr"] * 0.2 * max(ahead.shape) ** 0.5)
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            grads = [p.grad for p in params]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            momenta = [self.state[p]["momentum"] for p in params]
+            torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            alike = collections.defaultdict(list)
+            for p, ahead in zip(params, torch._foreach_lerp(grads, momenta, group["momentum"])):
+                ahead = ahead.flatten(1)
+                alike[ahead.shape if p.is_cuda else p].append((p, ahead))
+            for members in alike.values():
+                aheads = [ahead for _, ahead in members]
+                steps = orthogonal(torch.stack(aheads)) if len(members) > 1 else [orthogonal(aheads[0])]
+                scale = 0.2 * max(aheads[0].shape) ** 0.5
+                for (p, _), step in zip(members, steps):
+                    p.add_(step.view_as(p), alpha=-group["lr"] * scale)

@@ -46,15 +46,19 @@ class SharpenTask(Task):
             raise TrainError(f"{path}: {len(self.inputs)} rows for {self.count} images; run the encode command again")
         self.eyes = Eyes(size)
 
+    def to(self, device):
+        self.eyes.to(device)
+        return super().to(device)
+
     def draw(self, index, gen):
         """What the decoder makes of pictures: [B, 3, H, W] in [-1, 1]."""
         if self.part == "vq":
-            return 2 * self.net.decode(self.inputs[index]) - 1
-        z = torch.from_numpy(self.inputs[index]).float().transpose(1, 2).unflatten(2, (int(self.inputs.shape[1] ** 0.5), -1))
+            return 2 * self.net.decode(self.here(self.inputs[index])) - 1
+        z = self.here(torch.from_numpy(self.inputs[index])).float().transpose(1, 2).unflatten(2, (int(self.inputs.shape[1] ** 0.5), -1))
         return self.net.decode(noisy(z, self.noise, gen))
 
     def loss(self, index, gen, step):
-        return looks(self.draw(index, gen), self.images.batch(index), self.eyes, self.perceptual)
+        return looks(self.draw(index, gen), self.here(self.images.batch(index)), self.eyes, self.perceptual)
 
     def state(self):
         return {"of step": self.of_step}
@@ -68,6 +72,6 @@ class SharpenTask(Task):
             rebuild = lambda x: 2 * self.net.decode(self.net.encode((x + 1) / 2)) - 1
         else:
             rebuild = lambda x: self.net.decode(self.net.encode(x)[0])
-        parts = [self.val_set.batch(self.val_index[i : i + 32]) for i in range(0, len(self.val_index), 32)]
+        parts = [self.here(self.val_set.batch(self.val_index[i : i + 32])) for i in range(0, len(self.val_index), 32)]
         seen = sum(self.eyes.distance(rebuild(x), x).item() * len(x) for x in parts)
-        return {"psnr": split_psnr(self.val_set, self.val_index, rebuild), "perceptual": seen / len(self.val_index)}
+        return {"psnr": split_psnr(self.val_set, self.val_index, rebuild, self.device), "perceptual": seen / len(self.val_index)}

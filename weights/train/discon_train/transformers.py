@@ -19,13 +19,17 @@ class RarTask(Task):
         self.net.start_codes(self.train_set.codebook)
         self.val_index = self.val_set.spread(eval_images)
 
+    def to(self, device):
+        self.train_set.to(device), self.val_set.to(device)
+        return super().to(device)
+
     def cross_entropy(self, codes, classes):
         logits = self.net(codes[:, :-1], classes)
         return F.cross_entropy(logits.float().flatten(0, 1), codes.flatten())
 
     def loss(self, index, gen, step):
-        codes, classes = self.train_set.codes[index], self.train_set.labels[index].clone()
-        classes[torch.rand(len(index), generator=gen) < self.drop] = self.cfg["num_classes"]
+        codes, classes = self.train_set.codes[index], self.train_set.labels[index]
+        classes[self.here(torch.rand(len(index), generator=gen) < self.drop)] = self.cfg["num_classes"]
         loss = self.cross_entropy(codes, classes)
         return loss, dict(loss=loss.item())
 
@@ -56,31 +60,35 @@ class Stage2Task(Task):
             self.net.start_codes(self.train_set.codebook)
         self.val_index = self.val_set.spread(eval_images)
 
+    def to(self, device):
+        self.train_set.to(device), self.val_set.to(device)
+        return super().to(device)
+
     def codes(self, data, index):
-        """A copy of the codes of these images, or none where the model has no use for them."""
-        return data.codes[index].clone() if self.cfg["discrete"] else None
+        """The codes of these images, or none where the model has no use for them."""
+        return data.codes[index] if self.cfg["discrete"] else None
 
     def error(self, data, index, classes, codes, masked_places, gen, repeat):
         """Squared noise error and variational bound, means over masked tokens."""
         tokens, L, T = data.tokens[index].float(), self.cfg["seq_len"], self.cfg["head"]["train_steps"]
-        order = torch.rand(len(index), L, generator=gen).argsort(1)
-        masked = torch.zeros(len(index), L, dtype=torch.bool).scatter(1, order[:, :masked_places], True)
-        z = self.net(classes, codes, tokens, masked)[masked].repeat(repeat, 1)
-        x0 = tokens[masked].repeat(repeat, 1)
+        places = torch.rand(len(index), L, generator=gen).argsort(1)[:, :masked_places].sort(1).values
+        masked = self.here(torch.zeros(len(index), L, dtype=torch.bool).scatter(1, places, True))
+        places = self.here(places)[..., None]
+        chosen = lambda x: x.gather(1, places.expand(-1, -1, x.shape[-1])).flatten(0, 1).repeat(repeat, 1)
+        z, x0 = chosen(self.net(classes, codes, tokens, masked)), chosen(tokens)
         N = len(x0)
         t = ((torch.randperm(N, generator=gen) + torch.rand(N, generator=gen)) / N * T).long().clamp(max=T - 1)
-        mse, bound = self.net.diffloss.loss(x0, z, t, torch.randn(x0.shape, generator=gen))
+        mse, bound = self.net.diffloss.loss(x0, z, self.here(t), self.here(torch.randn(x0.shape, generator=gen)))
         return mse.mean(), bound.mean()
 
     def loss(self, index, gen, step):
         cfg, B = self.cfg, len(index)
-        codes, classes = self.codes(self.train_set, index), self.train_set.labels[index].clone()
-        if codes is not None:
-            swap = torch.rand(codes.shape, generator=gen) < self.replace
-            codes[swap] = torch.randint(cfg["codebook_size"], (int(swap.sum()),), generator=gen)
-        none = torch.rand(B, generator=gen) < self.drop
+        codes, classes = self.codes(self.train_set, index), self.train_set.labels[index]
+        none = self.here(torch.rand(B, generator=gen) < self.drop)
         classes[none] = cfg["num_classes"]
         if codes is not None:
+            swap = self.here(torch.rand(codes.shape, generator=gen) < self.replace)
+            codes = torch.where(swap, self.here(torch.randint(cfg["codebook_size"], codes.shape, generator=gen)), codes)
             codes[none] = cfg["codebook_size"]
         mse, bound = self.error(self.train_set, index, classes, codes, mask_count(cfg["seq_len"], gen, self.low), gen, self.repeat)
         return mse + bound, dict(mse=mse.item(), bound=bound.item())

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from discon_train import muon
+from discon_train import precision
 from discon_train.grids import sheet
 from discon_train.judge import frechet
 from discon_train.muon import Muon, orthogonal
@@ -10,8 +10,8 @@ from discon_train.muon import Muon, orthogonal
 
 @pytest.mark.parametrize("has_bf16", (True, False))
 def test_orthogonal_has_singular_values_near_one(monkeypatch, has_bf16):
-    monkeypatch.setattr(muon, "HAS_BF16", has_bf16)
-    for shape in ((32, 64), (64, 32), (48, 48)):
+    monkeypatch.setattr(precision, "HAS_BF16", has_bf16)
+    for shape in ((32, 64), (64, 32), (3, 48, 48), (2, 64, 32)):
         s = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
         assert 0.3 < s.min() and s.max() < 1.4
 
@@ -26,6 +26,12 @@ def test_muon_fits_a_matrix_and_a_kernel():
             (p - goal).pow(2).mean().backward()
             opt.step()
         assert (p - goal).pow(2).mean() < 0.1 * goal.pow(2).mean()
+
+
+def test_matrices_are_made_orthogonal_together_as_each_would_be_alone():
+    m = torch.randn(3, 32, 20, generator=torch.Generator().manual_seed(4))
+    for together, alone in zip(orthogonal(m), map(orthogonal, m)):
+        assert (together - alone).abs().max() < (0.02 if precision.HAS_BF16 else 1e-4)
 
 
 def test_frechet_of_equal_and_moved_features():

@@ -35,7 +35,7 @@ class TimeEmbed(nn.Module):
 
     def forward(self, t):
         dtype = self.mlp[0].weight.dtype
-        freqs = torch.exp(-math.log(10000.0) * torch.arange(self.half, dtype=torch.float64) / self.half).to(dtype)
+        freqs = torch.exp(-math.log(10000.0) * torch.arange(self.half, dtype=torch.float64, device=t.device) / self.half).to(dtype)
         a = t[:, None].to(dtype) * freqs[None]
         return self.mlp(torch.cat([a.cos(), a.sin()], -1))
 
@@ -100,7 +100,7 @@ class DiffLoss(nn.Module):
         self.net, self.train_steps = HeadNet(token_dim, cond_dim, width, depth), train_steps
         full = Schedule(train_steps)
         table = np.stack([np.sqrt(full.cum), np.sqrt(1 - full.cum), full.recip, full.recipm1, full.min_log, full.max_log, full.c1, full.c2], 1)
-        self.table = torch.from_numpy(table).float()
+        self.register_buffer("table", torch.from_numpy(table).float(), persistent=False)
 
     def loss(self, x0, z, t, noise):
         """x0, noise [N, C]; z [N, D]; t [N] -> (squared error of the noise [N], variational bound in bits [N])."""
