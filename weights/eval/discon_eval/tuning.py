@@ -7,8 +7,8 @@ from .features import JudgeSpace, PhotoSpace
 from .judging import Yardstick
 from .sets import held_out, sample
 
-STAGE_2 = {"guidance": (1.5, 2.0, 3.0), "temperature": (0.7, 0.85, 1.0)}
-STAGE_1 = {"discrete-guidance": (1.0, 2.0, 3.0), "discrete-temperature": (0.8, 0.9, 1.0)}
+STAGE_2 = {"guidance": (2.0, 3.0, 4.5), "temperature": (0.5, 0.7, 0.85)}
+STAGE_1 = {"discrete-guidance": (1.5, 2.0, 3.0), "discrete-temperature": (0.7, 0.8, 0.9)}
 # What a system draws with, and the settings that are tried for it, every one with every other.
 GRIDS = {"discrete only": (("--what", "discrete"), STAGE_1), "continuous only": ((), STAGE_2), "DisCon": ((), STAGE_2)}
 
