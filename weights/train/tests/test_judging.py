@@ -11,7 +11,7 @@ from discon_train.muon import Muon, orthogonal
 @pytest.mark.parametrize("has_bf16", (True, False))
 def test_orthogonal_has_singular_values_near_one(monkeypatch, has_bf16):
     monkeypatch.setattr(precision, "HAS_BF16", has_bf16)
-    for shape in ((32, 64), (64, 32), (3, 48, 48), (2, 64, 32)):
+    for shape in ((32, 64), (64, 32), (48, 48), (3, 48, 48), (2, 64, 32)):
         s = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
         assert 0.3 < s.min() and s.max() < 1.4
 
