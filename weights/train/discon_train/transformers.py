@@ -8,7 +8,15 @@ from .nets.rar import Rar
 from .nets.stage2 import Stage2
 
 
-class RarTask(Task):
+class OverTokens(Task):
+    """A task whose splits are `train_set` and `val_set`, and small enough to lie on the device as a whole."""
+
+    def to(self, device):
+        self.train_set.to(device), self.val_set.to(device)
+        return super().to(device)
+
+
+class RarTask(OverTokens):
     """`drop`: share of rows trained without a class, for guidance."""
 
     def __init__(self, cfg, run, drop=0.1, seed=1, eval_images=32):
@@ -18,10 +26,6 @@ class RarTask(Task):
         self.net, self.count = Rar(cfg), len(self.train_set)
         self.net.start_codes(self.train_set.codebook)
         self.val_index = self.val_set.spread(eval_images)
-
-    def to(self, device):
-        self.train_set.to(device), self.val_set.to(device)
-        return super().to(device)
 
     def cross_entropy(self, codes, classes):
         logits = self.net(codes[:, :-1], classes)
@@ -47,7 +51,7 @@ def mask_count(places, gen, low=0.7, spread=0.25):
             return max(1, -int(-places * share // 1))
 
 
-class Stage2Task(Task):
+class Stage2Task(OverTokens):
     """`drop`: share of rows without class and codes; `replace`: share of codes made random, so that stage 2 forgives
     stage 1; `repeat`: timesteps trained for every token; `low`: least share of places masked."""
 
@@ -59,10 +63,6 @@ class Stage2Task(Task):
         if cfg["discrete"]:
             self.net.start_codes(self.train_set.codebook)
         self.val_index = self.val_set.spread(eval_images)
-
-    def to(self, device):
-        self.train_set.to(device), self.val_set.to(device)
-        return super().to(device)
 
     def codes(self, data, index):
         """The codes of these images, or none where the model has no use for them."""
