@@ -38,6 +38,7 @@ def parser():
     c.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     c.add_argument("--dtype", **dtype)
     c.add_argument("--work", type=pathlib.Path, required=True, help="where pictures lie; those that are there are not made again")
+    c.add_argument("--fresh", action="store_true", help="measure all anew, also what results/systems.json has of equal models and options")
     c = command("settings", "the effect of the sampling's settings: writes results/settings.json")
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
     c.add_argument("--count", type=int, default=1600)
@@ -82,7 +83,7 @@ def main(argv=None):
         elif args.command == "systems":
             from .systems import systems
             given = (args.run, args.discon, args.continuous, args.count, args.seeds, args.work)
-            write("systems", systems(*given, kept("tuning"), args.dtype, kept("systems")))
+            write("systems", systems(*given, kept("tuning"), args.dtype, {} if args.fresh else kept("systems")))
         elif args.command == "tune":
             from .tuning import tune
             found = tune(args.run, args.model, args.system, args.count, args.work, args.dtype)

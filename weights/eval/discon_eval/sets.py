@@ -23,14 +23,12 @@ def run(command, **how):
 
 
 def sample(model, path, count, seed, options=()):
-    """`count` pictures of `discon sample`, classes in turn: (uint8 [N, 3, H, W], class [N]). Made once, then read."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        run([ENGINE, "sample", "--model", model, "--count", count, "--seed", seed, "--npz", path, *options])
+    """`count` pictures of `discon sample`, classes in turn: (uint8 [N, 3, H, W], class [N]). Made once: the engine sees whether those at `path`
+    are of this model and these options, and refuses others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run([ENGINE, "sample", "--model", model, "--count", count, "--seed", seed, "--npz", path, *options])
     with np.load(path) as made:
         pictures, labels = made["arr_0"], made["arr_1"]
-    if len(pictures) != count:
-        raise TrainError(f"{path}: expected {count} pictures, found {len(pictures)}; remove it")
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 

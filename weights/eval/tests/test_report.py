@@ -30,7 +30,7 @@ def test_the_page_has_every_figure_and_its_spread(results):
     report(results, results / "page.md")
     text = (results / "page.md").read_text()
     assert text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n") and "old" not in text
-    assert "| **ours** | 2.00 ± 1.00 | 2.000 ± 1.000 |" in text and "± 1.0000 | 125 |" in text
+    assert "| **ours** | 2.00 ± 1.00 | 2.000 ± 1.000 |" in text and "± 1.00 | 125 |" in text
     assert "| ours | 2 | guidance 1.5, temperature 0.7 | 1.50 | 10 |" in text
     assert "Fréchet distance, photo" in (results / "images/systems.svg").read_text()
     assert "| held out | 0.50 | 0.500 |" in text

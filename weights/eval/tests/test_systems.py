@@ -11,7 +11,7 @@ class Engine:
     """Stands for the engine and the yardstick."""
 
     def __init__(self, *_, train=None):
-        self.real, self.drawn = torch.zeros(8), []
+        self.real, self.drawn, self.through = torch.zeros(8), [], {}
 
     def sample(self, model, path, count, seed, options):
         self.drawn.append((path.stem, tuple(options)))
@@ -20,7 +20,8 @@ class Engine:
     def distances(self, pictures, labels, label):
         return {"judge distance": float(len(self.drawn))}
 
-    def memorised(self, pictures, label):
+    def memorised(self, pictures, labels, label, through):
+        self.through[label.split(",")[0]] = through
         return {}
 
 
@@ -28,7 +29,11 @@ class Engine:
 def compare(monkeypatch, tmp_path):
     engine, turns = Engine(), itertools.count()
     stand_ins = {"Yardstick": lambda *_, **__: engine, "sample": engine.sample, "held_out": lambda *_: (torch.zeros(8), torch.zeros(8)),
-                 "of_sets": lambda *_: {"held out": {"judge distance": next(turns)}}, "seconds_a_picture": lambda *_: 0.5}
+                 "of_sets": lambda *_: {"held out": {"judge distance": next(turns)}}, "seconds_a_picture": lambda *_: 0.5,
+                 "rebuild": lambda *_: (torch.zeros(8), torch.zeros(8)), "load": lambda _: ({}, {}), "JUDGE": tmp_path / "judge.safetensors"}
+    (tmp_path / "data").mkdir()
+    for path in ("judge.safetensors", "data/one.npy"):
+        (tmp_path / path).write_text(path)
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(module, name, stand_in)
     for name in ("JudgeSpace", "PhotoSpace"):
@@ -70,3 +75,16 @@ def test_what_has_changed_is_drawn_again(compare):
     (compare.folder / "ours" / "discon.safetensors").write_text("trained further")
     changed, drawn = compare(first)
     assert drawn == ALL and changed["sets"] != first["sets"]
+
+
+@pytest.mark.parametrize("path", ["judge.safetensors", "data/one.npy"])
+def test_figures_of_another_yardstick_are_not_taken(compare, path):
+    first, _ = compare({})
+    (compare.folder / path).write_text("another")
+    changed, drawn = compare(first, seeds=(1, 2, 3))
+    assert len(drawn) == 6 and changed["yardstick"] != first["yardstick"]
+
+
+def test_every_system_is_held_against_what_its_own_autoencoder_rebuilds(compare):
+    compare({}, rival=True)
+    assert compare.engine.through == {"discrete only": "VQ", "continuous only": "VAE", "DisCon": "VAE"}
