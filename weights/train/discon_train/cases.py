@@ -92,7 +92,7 @@ def write_cases(folder, images=None, batch=2, rounds=4, steps=8, seed=7):
     z_in = dict(classes=classes, codes=codes, tokens=tokens)
     z = nets["discon"](classes, codes, tokens, mask(L // 2).bool()).float().double()
     zn = nets["discon"](torch.full_like(classes, n), torch.full_like(codes, K), tokens, mask(L // 2).bool()).float().double()
-    N = 6
+    N, rounds = min(6, L), min(rounds, L)
     head_in = dict(z=z[0, :N], z_null=zn[0, :N], start=randn(N, C), noise=randn(steps, N, C))
     sampling = dict(guidance_schedule=d["guidance_schedule"], temperature=d["temperature"], clip_x0=d["clip_x0"])
     rar = dict(guidance=r["guidance"], guidance_pow=r["guidance_pow"])

@@ -48,7 +48,7 @@ def parser():
             columns=dict(type=int, default=8), seed=dict(type=int, default=1), only=dict(choices=("real", "rebuilt", "generated")))
     command("measure", "sizes, steps and held-out figures of a run", out=out)
     command("judge", "class accuracy and Frechet distance of pictures by a small classifier", out=out, per_class=dict(type=int, default=32))
-    command("all", "every command in turn", **packing, minutes=minutes, device=device, out=out)
+    command("all", "data, vae, vq, encode, rar, discon, export, cases, grids and measure in turn", **packing, minutes=minutes, device=device, out=out)
     return p
 
 

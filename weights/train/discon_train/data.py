@@ -1,4 +1,5 @@
 """Packed images by class and split: DATA/SPLIT/CLASS.npy, uint8 [images, size, size, 3]."""
+import collections
 import hashlib
 import io
 import json
@@ -72,9 +73,9 @@ def write_npy(path, array):
 
 
 def pack_folder(source, out, size, background=(255, 255, 255), held_out=0.02, copies=1, mirror=True):
-    """SOURCE/CLASS/*.png -> packed arrays in OUT. A picture's split follows from the hash of its file, and equal
-    files count once, so no picture is in two splits. `held_out` of a class, one at least, goes to val and to test.
-    Pictures of the training split are kept `copies` times, each a little changed but the first."""
+    """SOURCE/CLASS/*.png -> packed arrays in OUT. A picture's split follows from the hash of its file, equal
+    files of a class count once, and one that several classes have is only trained on, so no picture is in two splits.
+    `held_out` of a class, one at least, goes to val and to test. Pictures of the training split are kept `copies` times, each a little changed but the first."""
     source, out = pathlib.Path(source), pathlib.Path(out)
     if not source.is_dir():
         raise TrainError(f"{source}: no such folder")
@@ -87,15 +88,20 @@ def pack_folder(source, out, size, background=(255, 255, 255), held_out=0.02, co
         raise TrainError(f"held out {held_out}: expected a share above 0 and below 0.5, which goes to val and to test each")
     if out.exists() and any(out.iterdir()):
         raise TrainError(f"{out}: not empty; give a new folder or remove it")
-    counts = {}
+    counts, by_folder = {}, {}
     for folder in folders:
         files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        by_hash = {hashlib.sha256(p.read_bytes()).hexdigest(): p for p in files}
+        by_folder[folder] = {hashlib.sha256(p.read_bytes()).hexdigest(): p for p in files}
+    classes_with = collections.Counter(key for by_hash in by_folder.values() for key in by_hash)
+    for folder, by_hash in by_folder.items():
         if len(by_hash) < 3:
             raise TrainError(f"{folder}: {len(by_hash)} different pictures; a class needs 3 or more ({', '.join(SUFFIXES)})")
-        keys = sorted(by_hash)
-        n = min(max(1, round(held_out * len(keys))), (len(keys) - 1) // 2)
-        for split, part in (("test", keys[:n]), ("val", keys[n : 2 * n]), ("train", keys[2 * n :])):
+        own = sorted(key for key in by_hash if classes_with[key] == 1)
+        if len(own) < 2:
+            raise TrainError(f"{folder}: {len(own)} pictures that no other class has; a class needs 2 or more to hold out")
+        n = min(max(1, round(held_out * len(by_hash))), (len(by_hash) - 1) // 2, len(own) // 2)
+        train = sorted(by_hash.keys() - set(own[: 2 * n]))
+        for split, part in (("test", own[:n]), ("val", own[n : 2 * n]), ("train", train)):
             images = [read_image(by_hash[k], size, background, **change(k, copy, mirror))
                       for k in bar(part, f"{folder.name} {split}") for copy in range(copies if split == "train" else 1)]
             write_npy(out / split / f"{folder.name}.npy", np.stack(images))

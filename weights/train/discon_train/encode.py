@@ -2,6 +2,7 @@
 
 RUN/latents/SPLIT.npy: float16 [images, L, C], posterior means in raster order; latents/stats.json: mean and deviation
 of every channel over the training split. RUN/codes/SPLIT.npy: int16 [images, L]; codes/codebook.npy: float32 [K, C].
+Products are of float32, as the engine's are where it encodes.
 """
 import json
 import pathlib
@@ -14,7 +15,6 @@ from .errors import TrainError
 from .loop import trained
 from .nets.vae import Vae
 from .nets.vq import Vq
-from .precision import half_products
 from .progress import bar
 
 # Few at a time, channels last in memory: half the time of the usual layout in large batches, on a processor.
@@ -36,8 +36,7 @@ def encode_latents(config, run, device):
     net, _ = trained(Vae(section["net"], (flag, flag)), run, "vae")
     tokens = lambda x: net.encode(x)[0].flatten(2).transpose(1, 2).half()
     for split in SPLITS:
-        with half_products(split == "train", device):
-            found = sweep(Images(run / "data", split), net, tokens, f"latents {split}", device)
+        found = sweep(Images(run / "data", split), net, tokens, f"latents {split}", device)
         write_npy(run / "latents" / f"{split}.npy", found)
         if split == "train":
             wide = found.reshape(-1, found.shape[-1]).astype(np.float32)

@@ -67,9 +67,11 @@ def frechet(a, b):
 
 
 def make_judge(run):
+    """The classifier of a run, trained to its end if it is not yet."""
     run = pathlib.Path(run)
-    if not (run / "judge.pt").exists():
-        train(JudgeTask(run / "data"), run, "judge", TRAIN)
+    state = train(JudgeTask(run / "data"), run, "judge", TRAIN)
+    if state["step"] < state["cooldown_from"] + TRAIN["cooldown"]:
+        raise TrainError(f"{run / 'judge.pt'}: stopped at step {state['step']}; the next call goes on with it")
     return trained(Judge(len(Images(run / "data", "train").classes)), run, "judge")[0]
 
 

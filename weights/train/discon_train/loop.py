@@ -1,5 +1,6 @@
 """The training loop of every part: resumable exactly, ended at any time by a cooldown of known length."""
 import contextlib
+import hashlib
 import os
 import pathlib
 import signal
@@ -130,6 +131,8 @@ class Team:
 
     def __init__(self, rank=0, world=1, port=29517):
         self.rank, self.world = rank, world
+        if not 0 <= rank < world:
+            raise TrainError(f"--rank {rank} of --world {world}: expected 0 to {world - 1}")
         if world > 1:
             try:
                 torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
@@ -160,8 +163,11 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
 
     The cooldown starts at steps - cooldown, or at once when the file FOLDER/PART.finish appears, or when only as much
     of `minutes` is left as it takes. `extend` forgets a cooldown that was
-    begun or done and trains on at the full rate. `stop_at` stops (saved) at a step, for tests. Returns the state."""
+    begun or done and trains on at the full rate, if `steps` leave room for that. `stop_at` stops (saved) at a step, for tests.
+    Returns the state."""
     s, team = {**DEFAULTS, **settings}, team or Team()
+    if s["batch"] % team.world:
+        raise TrainError(f"{part}: batch {s['batch']} for --world {team.world}: expected as many pictures for each process")
     folder = pathlib.Path(folder)
     path, finish = folder / f"{part}.pt", folder / f"{part}.finish"
     net, opts = task.net, optimizers(task.net, s)
@@ -178,6 +184,9 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
         ema = {k: state["ema"].get(k, p.detach().clone()) for k, p in net.named_parameters() if k in ema}
         if not extend:
             cooldown_from = min(cooldown_from, state["cooldown_from"])
+        elif cooldown_from <= step:
+            raise TrainError(f"{part}: at step {step}; to extend it, expected `steps` above {step + s['cooldown']} (its cooldown takes "
+                             f"{s['cooldown']}), found {s['steps']}")
         task.load_state(state["task"])
         print(f"{part}: continues at step {step}", flush=True)
     for o, fresh in zip(opts, optimizers(net, s)):
@@ -241,13 +250,28 @@ def train(task, folder, part, settings, minutes=None, stop_at=None, every=30.0, 
             save(path, state())
             saved_at = time.monotonic()
     if team.rank == 0:
-        if step >= cooldown_from + s["cooldown"] and step % s["eval_every"]:
+        if step >= cooldown_from + s["cooldown"] and not (history and history[-1]["step"] == step):
             judge()
         save(path, state())
     show.close()
     signal.signal(signal.SIGTERM, before)
     show.note(f"{'stopped' if stopped else 'done'} at step {step}, {seconds / 60:.1f} min")
     return state()
+
+
+def fingerprint(state):
+    """Of the weights of a checkpoint: equal for equal ones."""
+    digest = hashlib.sha256()
+    for kind in ("net", "ema"):
+        for name, tensor in sorted(state[kind].items()):
+            digest.update(f"{kind} {name} ".encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_sharpened(found, plain, path):
+    """An error unless the state `found` of a sharpened decoder, at `path`, was made of the checkpoint `plain`."""
+    if found["task"]["of"] != fingerprint(plain):
+        raise TrainError(f"{path}: made of other weights than those beside it, which are now at step {plain['step']}; remove it, or remove it and sharpen again")
 
 
 def trained(net, folder, part, sharp=True):
@@ -258,9 +282,8 @@ def trained(net, folder, part, sharp=True):
         raise TrainError(f"{path}: not there; train '{part}' first")
     state = torch.load(path, map_location="cpu", weights_only=False)
     if sharp and sharpened.exists():
-        step, path = state["step"], sharpened
+        plain, path = state, sharpened
         state = torch.load(path, map_location="cpu", weights_only=False)
-        if state["task"]["of step"] != step:
-            raise TrainError(f"{path}: of {part}.pt at step {state['task']['of step']}, which is now at {step}; remove it, or remove it and sharpen again")
+        check_sharpened(state, plain, path)
     fill(net, {**state["net"], **state["ema"]}, path)
     return net.eval(), state

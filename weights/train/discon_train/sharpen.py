@@ -14,7 +14,7 @@ from .data import Images
 from .encode import Tokens
 from .errors import TrainError
 from .eyes import Eyes
-from .loop import Task, trained
+from .loop import Task, fingerprint, trained
 from .nets.vae import Vae
 from .nets.vq import Vq
 
@@ -33,7 +33,7 @@ class SharpenTask(Task):
         self.part, self.perceptual, self.noise = part, perceptual, noise
         net = Vae(section["net"], (flag, flag)) if part == "vae" else Vq(section["net"])
         self.net, plain = trained(net, run, part, sharp=False)
-        self.of_step = plain["step"]
+        self.of = fingerprint(plain)
         for name, p in self.net.named_parameters():
             p.requires_grad_(name.startswith(("decoder.", "post_quant_conv.")))
         self.images, self.val_set = Images(run / "data", "train"), Images(run / "data", "val")
@@ -61,11 +61,11 @@ class SharpenTask(Task):
         return looks(self.draw(index, gen), self.here(self.images.batch(index)), self.eyes, self.perceptual)
 
     def state(self):
-        return {"of step": self.of_step}
+        return {"of": self.of}
 
     def load_state(self, state):
-        if state["of step"] != self.of_step:
-            raise TrainError(f"{self.part}-sharp.pt: of {self.part}.pt at step {state['of step']}, which is now at {self.of_step}; remove it")
+        if state["of"] != self.of:
+            raise TrainError(f"{self.part}-sharp.pt: made of another {self.part}.pt than the one beside it; remove it")
 
     def evaluate(self):
         if self.part == "vq":

@@ -39,8 +39,8 @@ class RarTask(OverTokens):
 
     def evaluate(self):
         i = self.val_index
-        parts = [self.cross_entropy(self.val_set.codes[i[j : j + 64]], self.val_set.labels[i[j : j + 64]]).item() for j in range(0, len(i), 64)]
-        return {"cross_entropy": sum(parts) / len(parts)}
+        parts = [i[j : j + 64] for j in range(0, len(i), 64)]
+        return {"cross_entropy": sum(self.cross_entropy(self.val_set.codes[p], self.val_set.labels[p]).item() * len(p) for p in parts) / len(i)}
 
 
 def mask_count(places, gen, low=0.7, spread=0.25):
@@ -96,10 +96,10 @@ class Stage2Task(OverTokens):
     def evaluate(self):
         found, L = {}, self.cfg["seq_len"]
         for share in (1.0, 0.7, 0.3):
-            gen, parts = generator(99, 0), []
+            gen, total = generator(99, 0), 0.0
             for j in range(0, len(self.val_index), 64):
                 i = self.val_index[j : j + 64]
                 mse, _ = self.error(self.val_set, i, self.val_set.labels[i], self.codes(self.val_set, i), round(L * share), gen, 1)
-                parts.append(mse.item())
-            found[f"mse_{round(L * share)}"] = sum(parts) / len(parts)
+                total += mse.item() * len(i)
+            found[f"mse_{round(L * share)}"] = total / len(self.val_index)
         return found

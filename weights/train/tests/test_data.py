@@ -34,6 +34,20 @@ def test_splits_never_meet(tmp_path):
     assert not (rows["train"] & rows["val"] | rows["train"] & rows["test"] | rows["val"] & rows["test"])
 
 
+def test_a_picture_of_two_classes_is_trained_on_only(tmp_path):
+    source = folder_of(tmp_path)
+    cats, dogs = (sorted((source / name).iterdir()) for name in ("cat", "dog"))
+    for i, file in enumerate(cats[:6]):
+        shutil.copy(file, source / "dog" / f"cat-{i}.png")
+    pack_folder(source, tmp_path / "data", 8, held_out=0.2)
+    rows = {s: {im.tobytes() for a in Images(tmp_path / "data", s).arrays for im in a} for s in ("train", "val", "test")}
+    assert not (rows["train"] & rows["val"] | rows["train"] & rows["test"] | rows["val"] & rows["test"])
+    for file in dogs:
+        shutil.copy(file, source / "cat" / f"dog-{file.name}")
+    with pytest.raises(TrainError, match="dog: 0 pictures that no other class has"):
+        pack_folder(source, tmp_path / "again", 8)
+
+
 def test_alpha_is_laid_over_the_background_and_sides_are_padded(tmp_path):
     paint(tmp_path / "a.png", (0, 0, 0, 0), (8, 8), "RGBA")
     assert (read_image(tmp_path / "a.png", 8, colour("#102030")) == [16, 32, 48]).all()

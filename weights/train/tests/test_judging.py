@@ -1,8 +1,10 @@
 """Muon's step and the figures that pictures are judged by."""
+import numpy as np
 import pytest
 import torch
 
-from discon_train import precision
+from discon_train import judge, loop, precision
+from discon_train.errors import TrainError
 from discon_train.grids import sheet
 from discon_train.judge import frechet
 from discon_train.muon import Muon, orthogonal
@@ -38,6 +40,21 @@ def test_frechet_of_equal_and_moved_features():
     f = torch.randn(500, 8, generator=torch.Generator().manual_seed(3))
     assert abs(frechet(f, f)) < 1e-6
     assert abs(frechet(f + 2, f) - 32) < 1e-3
+
+
+def test_a_classifier_that_was_stopped_is_trained_on(tmp_path, monkeypatch):
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for c in range(2):
+            np.save(tmp_path / "data" / split / f"class-{c}.npy", np.random.default_rng(c).integers(0, 255, (8, 16, 16, 3), dtype=np.uint8))
+    settings = {**judge.TRAIN, "steps": 6, "cooldown": 2, "batch": 4}
+    monkeypatch.setattr(judge, "TRAIN", settings)
+    monkeypatch.setattr(judge, "train", lambda *given: loop.train(*given, stop_at=3))
+    with pytest.raises(TrainError, match="judge.pt: stopped at step 3"):
+        judge.make_judge(tmp_path)
+    monkeypatch.setattr(judge, "train", loop.train)
+    judge.make_judge(tmp_path)
+    assert torch.load(tmp_path / "judge.pt", weights_only=False)["step"] == 6
 
 
 def test_sheet_is_as_large_as_its_pictures():

@@ -95,9 +95,11 @@ def test_sharpening_moves_the_decoder_alone_and_continues_bit_for_bit(part, run,
     assert torch.equal(fresh().decoder.conv_in.weight, before["decoder.conv_in.weight"])
     # It is not taken for the decoder of an autoencoder that was trained on since.
     (tmp_path / f"{part}.pt").unlink()
-    loop.save(tmp_path / f"{part}.pt", {**torch.load(run / f"{part}.pt", weights_only=False), "step": 9})
+    other = torch.load(run / f"{part}.pt", weights_only=False)
+    next(iter(other["net"].values())).mul_(1.01)
+    loop.save(tmp_path / f"{part}.pt", other)
     for stale in (lambda: loop.trained(fresh(), tmp_path, part), lambda: loop.train(sharp(), tmp_path, name, settings)):
-        with pytest.raises(TrainError, match=f"{part}-sharp.pt: of {part}.pt at step 6, which is now at 9"):
+        with pytest.raises(TrainError, match=f"{part}-sharp.pt: made of "):
             stale()
 
 
@@ -139,6 +141,17 @@ def test_a_taken_port_is_named(run, tmp_path, capsys):
     assert f"error: port {port}: " in capsys.readouterr().err
 
 
+def test_a_batch_that_processes_cannot_share_alike_is_named(run, tmp_path, capsys):
+    (tmp_path / "data").symlink_to(run / "data")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert command(tmp_path, "vae", "--world", "2", "--rank", "2") == 2
+    assert "error: --rank 2 of --world 2: expected 0 to 1" in capsys.readouterr().err
+    team = loop.Team()
+    team.world = 3
+    with pytest.raises(TrainError, match="batch 4 for --world 3"):
+        loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "batch": 4}, team=team)
+
+
 def test_two_processes_train_as_one(run, tmp_path):
     (tmp_path / "data").symlink_to(run / "data")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
@@ -167,6 +180,8 @@ def test_finish_file_starts_the_cooldown(run, tmp_path):
     assert loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 1000, "cooldown": 3})["step"] == 3
     assert loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 8, "cooldown": 3}, extend=True)["step"] == 6
     (tmp_path / "vae.finish").unlink()
+    with pytest.raises(TrainError, match="vae: at step 6; to extend it, expected `steps` above 9 .* found 9"):
+        loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 9, "cooldown": 3}, extend=True)
     assert loop.train(task("vae", run), tmp_path, "vae", {**TRAIN, "steps": 12, "cooldown": 3}, extend=True)["step"] == 12
 
 
@@ -289,3 +304,16 @@ def test_a_config_says_only_what_is_different(tmp_path):
     (tmp_path / "base.json").write_text(json.dumps({"extends": "other.json"}))
     with pytest.raises(TrainError, match="extends itself"):
         read_config(tmp_path / "other.json")
+
+
+def test_a_picture_may_be_a_single_token(tmp_path):
+    parts = {"vae": {"ch_mult": [1, 1, 1, 1]}, "vq": {"channel_mult": [1, 1, 1, 1], "codebook_size": 8}}
+    config = CONFIG | {"image_size": 8} | {part: CONFIG[part] | {"net": CONFIG[part]["net"] | net} for part, net in parts.items()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for c in range(2):
+            np.save(tmp_path / "data" / split / f"class-{c}.npy", np.random.default_rng(c).integers(0, 255, (8, 8, 8, 3), dtype=np.uint8))
+    assert command(tmp_path, "all") == 0
+    assert load(tmp_path / "model")[0]["discon"]["seq_len"] == 1
+    assert len(list((tmp_path / "model/cases").iterdir())) == 12
