@@ -24,7 +24,7 @@ def machine():
 
 
 def load_average():
-    """What else runs here, with a warning: engines whose threads wait by spinning lose most by it."""
+    """What else runs here, with a warning: engines whose threads wait by spinning lose most by it. To be read before anything is built."""
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"warning: load average {load:.1f}: other programs run, the figures will mean little", file=sys.stderr)
@@ -141,7 +141,7 @@ def graph_tables(about, results):
     rows = [[names[p], *cells(s, lambda x: number(1000 * x))] for p, s in seconds.items()]
     if len(seconds) > 1:
         rows += [[f"{names.get(p, p)} / {OURS}", *cells(r, "{:.2f}".format)] for p, r in speedups(seconds).items()]
-    head = "{work}; {machine}, {threads} threads, {isa}; milliseconds a picture, median of {times} alternating runs".format(**about)
+    head = "{work}; {machine}, {threads} threads, {isa}; milliseconds a picture, median of {times} alternating runs, load average before them {load}".format(**about)
     return f"{head}; hash of our pictures: {hashes(results)}\n\n{table(['engine', *STAGES], rows)}"
 
 
@@ -163,7 +163,7 @@ def parts_tables(about, results):
     seconds, names, peak = medians(results, by_part), titles(results), peaks(results)
     size = {"f32": 4, "bf16": 2}[about["dtype"]]
     ratios = speedups(seconds)
-    head = "{dtype}; {machine}, {threads} threads; median of {times} alternating runs".format(**about)
+    head = "{dtype}; {machine}, {threads} threads; median of {times} alternating runs, load average before them {load}".format(**about)
     first = table(["part", *(f"{names.get(p, p)} / {OURS}" for p in ratios)],
                   [[label(*n), *(f"{r[n]:.2f}" if n in r else "" for r in ratios.values())] for n in seconds[OURS]])
 
