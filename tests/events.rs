@@ -171,7 +171,7 @@ fn a_session_runs_in_the_background() {
         assert_eq!(thread::current().name(), Some("discon-session"));
         told.lock().unwrap().push(event.clone());
     });
-    let (session, done) = background.unwrap().join();
+    let (session, done) = background.unwrap().join().unwrap();
     done.unwrap();
     let events = events.lock().unwrap();
     // A preview may be there after the last step of all, and come after it.
@@ -197,13 +197,13 @@ fn a_background_run_can_be_cancelled_and_its_session_used_again() {
     let (background, _told) = start(long_session());
     assert!(!background.is_finished());
     background.cancel();
-    let (mut session, done) = background.join();
+    let (mut session, done) = background.join().unwrap();
     assert_eq!(done.unwrap_err().kind(), ErrorKind::Cancelled);
     session.begin(&[1; 16], &[10; 16]).unwrap();
     // Cancelled before it begins.
     let (mut session, done) = {
         session.canceller().cancel();
-        session.in_background(|_| ()).unwrap().join()
+        session.in_background(|_| ()).unwrap().join().unwrap()
     };
     assert_eq!(done.unwrap_err().kind(), ErrorKind::Cancelled);
     session.begin(&[1; 16], &[10; 16]).unwrap();
@@ -233,6 +233,73 @@ fn a_background_run_ends_when_it_is_dropped() {
 }
 
 #[test]
+fn a_background_run_is_not_joined_by_its_own_callback() {
+    let place: Arc<Mutex<Option<Background>>> = Arc::default();
+    let (tell, told) = channel();
+    let own = Arc::clone(&place);
+    let background = long_session().in_background(move |_| {
+        if let Some(mine) = own.lock().unwrap().take() {
+            let inside = mine.is_current();
+            tell.send((inside, mine.join().map(drop))).unwrap();
+        }
+    });
+    let background = background.unwrap();
+    assert!(!background.is_current());
+    *place.lock().unwrap() = Some(background);
+    let (inside, joined) = told.recv().unwrap();
+    let error = joined.unwrap_err();
+    assert!(inside && error.kind() == ErrorKind::Request && error.to_string().contains("`on_event`"), "{error}");
+    // It was cancelled, as if dropped: the callback goes with its thread.
+    assert!(told.recv().is_err());
+}
+
+#[test]
+fn codes_are_there_once_stage_1_is_through() {
+    let mut session = session(Outputs::IMAGE);
+    let (mut early, mut last) = (0, None);
+    while !session.progress().finished {
+        let through = !matches!(session.progress().stage, Stage::Prepare | Stage::Discrete);
+        assert_eq!(session.has_codes(), through);
+        match session.codes() {
+            Ok(codes) => assert!(through && *last.get_or_insert_with(|| codes.clone()) == codes),
+            Err(error) => {
+                assert!(error.to_string().contains("codes: expected a session after stage 1"), "{error}");
+                early += 1;
+            }
+        }
+        session.step(Duration::ZERO).unwrap();
+    }
+    assert!(early > 10 && session.codes().ok() == last);
+    // Those of a finished request are not those of the next.
+    begin(&mut session);
+    assert!(!session.has_codes() && session.codes().is_err());
+    // Given ones are there from the start.
+    let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny")).unwrap();
+    let given = Outputs { given_codes: true, ..Outputs::IMAGE };
+    let mut session = model.session(Cpu::new(1).unwrap(), 2, &model.settings(), given).unwrap();
+    assert!(!session.has_codes() && session.codes().is_err());
+    session.begin_with_codes(&[1, 2], &[10, 11], &last.clone().unwrap()).unwrap();
+    assert!(session.has_codes() && session.codes().ok() == last);
+    // A model without a discrete stage has none ever.
+    let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/odd")).unwrap();
+    let mut session = model.session(Cpu::new(1).unwrap(), 1, &model.settings(), Outputs::IMAGE).unwrap();
+    session.begin(&[1], &[1]).unwrap();
+    assert!(!session.has_codes() && session.codes().unwrap_err().to_string().contains("found one without"));
+}
+
+#[test]
+fn one_image_is_had_without_the_others() {
+    let mut session = session(Outputs::IMAGE);
+    assert!(session.image(0).is_err());
+    session.run(|_| ()).unwrap();
+    let images = session.images().unwrap();
+    assert!(images.len() == 2 && images[0] != images[1]);
+    assert!(session.image(0).unwrap() == images[0] && session.image(1).unwrap() == images[1]);
+    let error = session.image(2).unwrap_err().to_string();
+    assert_eq!(error, "image: expected a number below 2, found 2");
+}
+
+#[test]
 fn a_background_run_tells_when_it_is_over() {
     let background = session(Outputs::IMAGE).in_background(|_| ()).unwrap();
     let start = Instant::now();
@@ -242,7 +309,7 @@ fn a_background_run_tells_when_it_is_over() {
     }
     // Too late to cancel.
     background.cancel();
-    let (session, done) = background.join();
+    let (session, done) = background.join().unwrap();
     done.unwrap();
     assert_eq!(session.images().ok(), pictures(Outputs::IMAGE).1);
 }
@@ -254,7 +321,7 @@ fn a_panic_of_the_callback_is_an_error() {
     let background = session(Outputs::IMAGE).in_background(move |_| {
         assert!(count.fetch_add(1, Ordering::Relaxed) > 0, "no room for events");
     });
-    let (mut session, done) = background.unwrap().join();
+    let (mut session, done) = background.unwrap().join().unwrap();
     let error = done.unwrap_err();
     assert!(matches!(&error, Error::Callback { what: "`on_event`", .. }) && error.kind() == ErrorKind::Callback);
     assert_eq!(error.to_string(), "`on_event` panicked: no room for events");

@@ -91,7 +91,7 @@ fn run(mut session: Session, numbers: &mut Numbers, seen: &Mutex<Option<Vec<Imag
                     *tell.lock().unwrap() = Some(pictures.clone());
                 }
             });
-            let (back, done) = background.unwrap().join();
+            let (back, done) = background.unwrap().join().unwrap();
             *seen.lock().unwrap() = told.lock().unwrap().take();
             session = back;
             done

@@ -62,11 +62,10 @@ impl Model {
         plan(self.networks(), &mut b, pixels, out)?;
         let plan = b.finish();
         let mut executor = Executor::new(device, self.networks(), &plan)?;
-        executor.write(pixels, &image.to_pixels(range).collect::<Vec<_>>())?;
+        executor.write(pixels, &image.to_pixels(range)?)?;
         let mut cursor = executor.start(&plan)?;
         executor.run(&plan, &mut cursor, None, |_| false)?;
-        let missing = || Error::input("image", "one picture", "none");
-        executor.pictures(out, range)?.pop().ok_or_else(missing)
+        executor.picture(out, range)
     }
 }
 

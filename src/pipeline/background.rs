@@ -3,7 +3,7 @@
 use super::{Canceller, Event, Session};
 use crate::error::{Error, Result, panic_text};
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -41,7 +41,7 @@ impl Session {
     /// session.begin(&[3], &[7])?;
     /// let background = session.in_background(|event| println!("{event:?}"))?;
     /// // ... what the program does meanwhile ...
-    /// let (session, done) = background.join();
+    /// let (session, done) = background.join()?;
     /// done?;
     /// println!("{} images", session.images()?.len());
     /// # Ok::<(), discon::Error>(())
@@ -86,15 +86,25 @@ impl Background {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// Whether this is the thread of the run: inside its `on_event`, which cannot wait for the run's end.
+    pub fn is_current(&self) -> bool {
+        MARK.get() == Arc::as_ptr(&self.mark)
+    }
+
     /// Waits for the end of the run, and gives the session back with how it went: [`Error::Cancelled`] after
-    /// [`Background::cancel`], unless the run was faster, [`Error::Callback`] after a panic of `on_event`. The session
+    /// [`Background::cancel`], unless the run was faster, [`Error::Callback`] after a panic of `on_event`. That session
     /// can be used again in any case.
-    pub fn join(mut self) -> (Session, Result<()>) {
-        let joined = self.thread.take().map(JoinHandle::join);
-        match joined {
-            Some(Ok(done)) => done,
+    ///
+    /// [`Error::Input`] without a session in the run's own `on_event` ([`Background::is_current`]): the run would wait for
+    /// itself, and is cancelled, as by dropping this.
+    pub fn join(mut self) -> Result<(Session, Result<()>)> {
+        if self.is_current() {
+            return Err(Error::input("join", "another thread than the run's", "its own `on_event`"));
+        }
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(done)) => Ok(done),
             // The thread catches all panics, so this is one of the panic's own contents as they were dropped.
-            Some(Err(payload)) => resume_unwind(payload),
+            Some(Err(payload)) => Err(Error::Callback { what: "what a panic held", reason: panic_text(payload) }),
             None => unreachable!("only `join` and `drop` take the thread, and both have this value to themselves"),
         }
     }
@@ -105,7 +115,7 @@ impl Drop for Background {
         let Some(thread) = self.thread.take() else { return };
         self.canceller.cancel();
         // Dropped by `on_event` itself, it would wait for its own end.
-        if MARK.get() != Arc::as_ptr(&self.mark) {
+        if !self.is_current() {
             // It was to be dropped: how it went is of no interest.
             let _ = thread.join();
         }

@@ -27,7 +27,6 @@ impl Model {
         self.check_size(image)?;
         let nets = self.networks();
         let vae = needed(&nets.vae, VAE_FILE, "the continuous tokens of a picture")?;
-        let pixels = |range| image.to_pixels(range).collect::<Vec<f32>>();
         let places = self.places()?;
         let (size, c) = (self.image_size(), vae.config.z_channels);
         let mut b = Builder::new();
@@ -36,7 +35,7 @@ impl Model {
             [b.kept(places, c)?, b.kept(places, c)?, b.kept(places, c)?].map(|v| v.grouped(1));
         vae.plan_encode(&mut b, view, mean, log_variance)?;
         vae.plan_tokens(&mut b, mean, tokens);
-        let run = self.run(&device, b.finish(), |executor| executor.write(view, &pixels((-1.0, 1.0))))?;
+        let run = self.run(&device, b.finish(), |executor| executor.write(view, &image.to_pixels((-1.0, 1.0))?))?;
         let continuous = run.read(tokens)?;
         let discrete = match &nets.vq {
             None => None,
@@ -45,7 +44,8 @@ impl Model {
                 let view = b.kept(size * size, 3)?.grouped(1);
                 let codes = b.kept(places, 1)?.grouped(1);
                 vq.plan_encode(&mut b, view, codes)?;
-                let run = self.run(&device, b.finish(), |executor| executor.write(view, &pixels((0.0, 1.0))))?;
+                let run =
+                    self.run(&device, b.finish(), |executor| executor.write(view, &image.to_pixels((0.0, 1.0))?))?;
                 Some(run.read(codes)?)
             }
         };
@@ -66,7 +66,7 @@ impl Model {
         vae.plan_latents(&mut b, view, latents);
         vae.plan_decode(&mut b, latents, out)?;
         let run = self.run(&device.into(), b.finish(), |executor| executor.write(view, tokens))?;
-        run.pictures(out, (-1.0, 1.0))?.pop().ok_or_else(|| Error::input("image", "one picture", "none"))
+        run.picture(out, (-1.0, 1.0))
     }
 
     /// Makes a session for an edit and begins it, one picture for each class and seed of the request. What is left is

@@ -1,10 +1,11 @@
 //! A plan's memory on the device that runs it.
 
 use super::device::{Cpu, Device};
+use super::memory::collected;
 use super::model::Networks;
 use super::session::pictures;
 use super::{Image, SessionMemory};
-use crate::error::Result;
+use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::plan::gpu::GpuPlan;
 use crate::plan::{Arena, Cursor, Plan, Profile, View, Walker};
@@ -75,7 +76,8 @@ impl Executor {
         match self {
             Self::Cpu(_, arena) => {
                 let mat = arena.mat::<T>(view);
-                Ok((0..view.count()).flat_map(|i| mat.row(i)).copied().collect())
+                let words = (0..view.count()).flat_map(|i| mat.row(i)).copied();
+                collected("a result", view.count() * view.cols(), words)
             }
             #[cfg(feature = "cuda")]
             Self::Gpu(gpu) => gpu.read(view),
@@ -85,13 +87,19 @@ impl Executor {
     /// The pictures of `[B, P, 3]`, nominally from `range.0` to `range.1`.
     pub(crate) fn pictures(&self, view: View, range: (f32, f32)) -> Result<Vec<Image>> {
         match self {
-            Self::Cpu(_, arena) => Ok(pictures(arena.mat(view), range)),
+            Self::Cpu(_, arena) => pictures(arena.mat(view), range),
             #[cfg(feature = "cuda")]
             Self::Gpu(gpu) => {
                 let side = view.layout.rows.isqrt();
                 gpu.rgb8(view, range)?.into_iter().map(|rgb| Image::new(side, side, rgb)).collect()
             }
         }
+    }
+
+    /// The one picture of `[1, P, 3]`.
+    pub(crate) fn picture(&self, view: View, range: (f32, f32)) -> Result<Image> {
+        let none = || Error::input("image", "one picture", "none");
+        self.pictures(view, range)?.pop().ok_or_else(none)
     }
 
     /// Where a new run starts.

@@ -1,5 +1,6 @@
 //! Pixels.
 
+use super::memory::collected;
 use crate::error::{Error, Result};
 use crate::tensor::Mat;
 
@@ -56,15 +57,21 @@ impl Image {
     }
 
     /// The picture of pixels `[P, 3]`, P square, nominally from `low` to `high`; rounded half up, clamped.
-    pub(crate) fn from_pixels(pixels: Mat<'_, f32>, rows: std::ops::Range<usize>, (low, high): (f32, f32)) -> Self {
-        let side = rows.len().isqrt();
+    pub(super) fn from_pixels(
+        pixels: Mat<'_, f32>,
+        rows: std::ops::Range<usize>,
+        (low, high): (f32, f32),
+    ) -> Result<Self> {
+        let (side, bytes) = (rows.len().isqrt(), rows.len() * pixels.layout().cols);
         let scale = 255.0 / (high - low);
         let byte = |x: &f32| ((x.clamp(low, high) - low) * scale + 0.5).floor() as u8;
-        Self { width: side, height: side, rgb: rows.flat_map(|i| pixels.row(i)).map(byte).collect() }
+        let rgb = collected("an image", bytes, rows.flat_map(|i| pixels.row(i)).map(byte))?;
+        Ok(Self { width: side, height: side, rgb })
     }
 
     /// The bytes as numbers from `low` to `high`.
-    pub(crate) fn to_pixels(&self, (low, high): (f32, f32)) -> impl Iterator<Item = f32> + '_ {
-        self.rgb.iter().map(move |&x| f32::from(x) / 255.0 * (high - low) + low)
+    pub(super) fn to_pixels(&self, (low, high): (f32, f32)) -> Result<Vec<f32>> {
+        let numbers = self.rgb.iter().map(|&x| f32::from(x) / 255.0 * (high - low) + low);
+        collected("the pixels of an image", self.rgb.len(), numbers)
     }
 }

@@ -1,5 +1,6 @@
 //! Compiles the whole graph for a batch: which segments run, where inputs and results lie.
 
+use super::memory::collected;
 use super::model::{Networks, needed};
 use super::{Executor, Image, Outputs, Settings};
 use crate::error::{Error, Result};
@@ -323,7 +324,8 @@ impl Program {
         seeds: &[u64],
         orders: &[i32],
     ) -> Result<()> {
-        let uniforms: Vec<f32> = seeds.iter().flat_map(|&s| sampling::uniforms(s, self.places)).collect();
+        let uniforms = seeds.iter().flat_map(|&s| sampling::uniforms(s, self.places));
+        let uniforms = collected("the draws of the seeds", seeds.len() * self.places, uniforms)?;
         self.fill_classes(to, nets, classes)?;
         self.fill_uniforms(to, &uniforms)?;
         self.fill_orders(to, orders)?;
@@ -335,8 +337,9 @@ impl Program {
     pub(crate) fn fill_classes(&self, to: &mut Executor, nets: &Networks, classes: &[usize]) -> Result<()> {
         if let (Some(Discrete::Drawn(sequences, _)), Some(rar)) = (&self.discrete, &nets.rar) {
             let none = rar.class_id(rar.config.num_classes);
-            let ids: Vec<i32> = classes.iter().flat_map(|&class| sequences.start(rar.class_id(class), none)).collect();
-            to.write(sequences.ids, &ids)?;
+            let ids = classes.iter().flat_map(|&class| sequences.start(rar.class_id(class), none));
+            let words = sequences.ids.count() * sequences.ids.cols();
+            to.write(sequences.ids, &collected("the discrete sequences", words, ids)?)?;
         }
         let classes: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
         self.continuous.as_ref().map_or(Ok(()), |inputs| to.write(inputs.classes, &classes))
@@ -390,14 +393,15 @@ impl Program {
         seeds: &[u64],
     ) -> Result<()> {
         let Some(Picture { pixels, codes }) = self.picture else { return Ok(()) };
-        to.write(pixels, &picture.to_pixels((-1.0, 1.0)).collect::<Vec<_>>())?;
+        to.write(pixels, &picture.to_pixels((-1.0, 1.0))?)?;
         let Some(PictureCodes { pixels, choices, picks }) = codes else { return Ok(()) };
-        to.write(pixels, &picture.to_pixels((0.0, 1.0)).collect::<Vec<_>>())?;
+        to.write(pixels, &picture.to_pixels((0.0, 1.0))?)?;
         let places = self.places;
         let draws = |&seed: &u64| sampling::uniforms(seed, places).into_iter().chain(vec![0.0; places]);
-        to.write(choices, &seeds.iter().flat_map(draws).collect::<Vec<f32>>())?;
+        to.write(choices, &collected("the draws of the seeds", choices.count(), seeds.iter().flat_map(draws))?)?;
         let pick = |(place, &known): (usize, &bool)| (place + if known { places } else { 0 }) as i32;
-        to.write(picks, &known.iter().flat_map(|known| known.iter().enumerate().map(pick)).collect::<Vec<_>>())
+        let all = known.iter().flat_map(|known| known.iter().enumerate().map(pick));
+        to.write(picks, &collected("the known places", picks.count(), all)?)
     }
 
     /// Puts stage 1's draws in place, `[B, L]`.
@@ -414,7 +418,13 @@ impl Program {
         let each = |(&seed, codes): (&u64, &Vec<Option<u32>>)| {
             sampling::uniforms(seed, self.places).into_iter().zip(codes).map(draw).collect::<Vec<_>>()
         };
-        self.fill_uniforms(to, &seeds.iter().zip(codes).flat_map(each).collect::<Vec<_>>())
+        let draws = seeds.iter().zip(codes).flat_map(each);
+        self.fill_uniforms(to, &collected("the draws of the seeds", seeds.len() * self.places, draws)?)
+    }
+
+    /// Whether there are discrete tokens, given or drawn.
+    pub(super) fn has_codes(&self) -> bool {
+        self.discrete.is_some()
     }
 
     /// Whether the codes are an input.
@@ -425,7 +435,7 @@ impl Program {
     /// Puts given codes in place, `[B, L]`.
     pub(crate) fn fill_codes<'a>(&self, to: &mut Executor, codes: impl Iterator<Item = &'a u32>) -> Result<()> {
         match &self.discrete {
-            Some(Discrete::Given(view)) => to.write(*view, &codes.copied().collect::<Vec<_>>()),
+            Some(Discrete::Given(view)) => to.write(*view, &collected("the codes", view.count(), codes.copied())?),
             _ => Ok(()),
         }
     }
@@ -449,8 +459,9 @@ impl Program {
     /// Puts the orders in place, `[B, L]`.
     pub(crate) fn fill_orders(&self, to: &mut Executor, orders: &[i32]) -> Result<()> {
         let Some(inputs) = &self.continuous else { return Ok(()) };
-        to.write(inputs.order, &orders.repeat(inputs.order.count() / orders.len().max(1)))?;
-        let mut slots = vec![0i32; orders.len()];
+        let (count, what) = (inputs.order.count(), "the orders");
+        to.write(inputs.order, &collected(what, count, orders.iter().copied().cycle().take(count))?)?;
+        let mut slots = collected(what, orders.len(), orders.iter().map(|_| 0i32))?;
         for (slots, order) in slots.chunks_mut(self.places).zip(orders.chunks(self.places)) {
             order.iter().enumerate().for_each(|(slot, &place)| slots[place as usize] = slot as i32);
         }

@@ -1,14 +1,14 @@
 //! A session: a compiled plan, its memory, and the place in it.
 
 use super::edit::Given;
-use super::memory::SessionOptions;
+use super::memory::{SessionOptions, collected};
 use super::model::Model;
 use super::preview::Previewer;
 use super::program::Program;
 use super::progress::{Pace, progress};
 use super::{Device, Executor, Image, Known, Outputs, Progress, Settings, Start};
 use crate::error::{Error, Result};
-use crate::plan::{Cursor, Plan, Profile, Stage};
+use crate::plan::{Cursor, Plan, Profile, Stage, View};
 use crate::tensor::Mat;
 use log::{debug, warn};
 use std::collections::BTreeMap;
@@ -304,17 +304,34 @@ impl Session {
 
     /// The images, after the last op.
     pub fn images(&self) -> Result<Vec<Image>> {
+        Ok(self.composed(self.executor.pictures(self.image_pixels()?, (-1.0, 1.0))?))
+    }
+
+    /// One of [`Session::images`], by its number in the batch, from 0 on. The others are not made.
+    pub fn image(&self, index: usize) -> Result<Image> {
+        let view = self.image_pixels()?;
+        if index >= self.program.batch {
+            return Err(Error::input("image", format!("a number below {}", self.program.batch), index));
+        }
+        Ok(self.put_together(self.executor.picture(view.groups(index..index + 1), (-1.0, 1.0))?))
+    }
+
+    /// The pixels of the finished images.
+    fn image_pixels(&self) -> Result<View> {
         let finished = self.begun && self.cursor.is_finished(&self.program.plan);
-        let view = self.program.image.filter(|_| finished);
-        let view = view.ok_or_else(|| Error::input("images", "a finished session that makes images", "none yet"))?;
-        Ok(self.composed(self.executor.pictures(view, (-1.0, 1.0))?))
+        let none = || Error::input("images", "a finished session that makes images", "none yet");
+        self.program.image.filter(|_| finished).ok_or_else(none)
     }
 
     /// Pictures with the pixels that an edit keeps.
     pub(super) fn composed(&self, images: Vec<Image>) -> Vec<Image> {
+        images.into_iter().map(|new| self.put_together(new)).collect()
+    }
+
+    fn put_together(&self, new: Image) -> Image {
         match &self.kept {
-            None => images,
-            Some((kept, mask)) => images.into_iter().map(|new| new.where_masked(mask, kept)).collect(),
+            None => new,
+            Some((kept, mask)) => new.where_masked(mask, kept),
         }
     }
 
@@ -328,9 +345,13 @@ impl Session {
 
     /// Whether the coarse pictures are there.
     pub(super) fn has_previews(&self) -> bool {
-        let left = self.program.plan.segments.iter().skip(self.cursor.segment);
-        let done = left.map(|segment| segment.stage).all(|stage| stage != Stage::Preview);
-        self.begun && done && self.program.preview.is_some()
+        self.is_past(Stage::Preview) && self.program.preview.is_some()
+    }
+
+    /// Whether nothing of `stage` is left of the request.
+    fn is_past(&self, stage: Stage) -> bool {
+        let mut left = self.program.plan.segments.iter().skip(self.cursor.segment);
+        self.begun && left.all(|segment| segment.stage != stage)
     }
 
     /// Whether this session makes coarse pictures, and whether it makes images.
@@ -352,21 +373,26 @@ impl Session {
         let (slots, places) = (self.program.tokens(&self.executor)?, self.program.places);
         let width = slots.len() / (places * self.orders.len()).max(1);
         let each = slots.chunks((places * width).max(1)).zip(&self.orders).map(|(slots, order)| {
-            let mut tokens = vec![0.0; slots.len()];
+            let mut tokens = collected("the tokens", slots.len(), slots.iter().map(|_| 0.0))?;
             for (slot, &place) in slots.chunks(width).zip(order) {
                 tokens[place as usize * width..][..width].copy_from_slice(slot);
             }
-            tokens
+            Ok(tokens)
         });
-        Ok(each.collect())
+        each.collect()
     }
 
     /// The discrete tokens of every image: given, or drawn once stage 1 has run.
     pub fn codes(&self) -> Result<Vec<Vec<u32>>> {
-        if !self.begun {
-            return Err(Error::input("codes", "a session with a request", "none yet"));
+        if self.program.has_codes() && !self.has_codes() {
+            return Err(Error::input("codes", "a session after stage 1", "none yet"));
         }
         self.program.codes(&self.executor)
+    }
+
+    /// Whether the discrete tokens are there: once stage 1 has run, or as soon as a request with given ones has begun.
+    pub fn has_codes(&self) -> bool {
+        self.is_past(Stage::Discrete) && self.program.has_codes()
     }
 }
 
@@ -375,7 +401,7 @@ fn refused(why: &Error) {
 }
 
 /// One picture a group.
-pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Vec<Image> {
+pub(crate) fn pictures(pixels: Mat<'_, f32>, range: (f32, f32)) -> Result<Vec<Image>> {
     let l = pixels.layout();
     (0..l.groups).map(|g| Image::from_pixels(pixels, g * l.rows..(g + 1) * l.rows, range)).collect()
 }

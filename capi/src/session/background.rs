@@ -121,7 +121,7 @@ pub unsafe extern "C" fn discon_session_join(session: *mut SessionHandle) -> Sta
                 return Err(Failure::Misuse("session: expected one that runs in the background, found another"));
             }
         };
-        let (session, done) = background.join();
+        let (session, done) = background.join()?;
         state.at = Where::Here(Box::new(session));
         state.begun = done.is_ok();
         Ok(done?)
