@@ -83,13 +83,12 @@ impl Arena {
     /// The contents of a dense view, for inputs. Panics if the view is not dense or not of this arena, or shared.
     pub fn slice_mut<T: bytemuck::Pod>(&mut self, view: View) -> &mut [T] {
         assert!(view.is_dense() && size_of::<T>() == 4);
-        let span = view.span(0);
         let bytes = match view.space {
             Space::Kept => self.kept.bytes_mut(),
             Space::Scratch => self.scratch.bytes_mut(),
             Space::Shared(_) => panic!("inputs are never shared"),
         };
-        bytemuck::cast_slice_mut(&mut bytes[span.start * 4..span.end * 4])
+        &mut bytemuck::cast_slice_mut(bytes)[view.span(0)]
     }
 
     /// The contents of a view, for results. Panics if the view is not of this arena or of a block not made.
@@ -99,8 +98,7 @@ impl Arena {
             Space::Scratch => self.scratch.as_ref(),
             Space::Shared(block) => bytemuck::cast_slice(self.blocks[block].words()),
         };
-        let span = view.span(0);
-        Mat::new(bytemuck::cast_slice(&bytes[span.start * 4..span.end * 4]), view.layout)
+        Mat::new(&bytemuck::cast_slice(bytes)[view.span(0)], view.layout)
     }
 
     /// Access for an op of a segment that makes the shared block `makes`, or none.
@@ -183,11 +181,13 @@ impl<'a> SharedArena<'a> {
     ) -> TileMut<'a, f32> {
         let (base, len) = self.own(view.space);
         let span = view.span(turn);
-        assert!(span.end <= len && view.layout.is_disjoint(), "{view:?} turn {turn} in {len} words");
-        assert!(rows.end <= view.count() && cols.end <= view.cols());
-        // SAFETY: the span is inside memory that `self` borrows exclusively (`own`: of the shared blocks only the one that
-        // no other arena has yet); by the caller's duty nobody else writes the rectangle, and `Cx::mat` refuses to read
-        // anything of the span.
+        // A matrix of nothing has no tiles. In one whose span fits no product of its sizes and strides has wrapped.
+        let fits = span.start < span.end && span.end <= len;
+        assert!(fits && view.layout.is_disjoint(), "{view:?} turn {turn} in {len} words");
+        assert!(rows.end <= view.count() && cols.start <= cols.end && cols.end <= view.cols());
+        // SAFETY: the span, the layout's extent from its start on, is inside memory that `self` borrows exclusively (`own`: of
+        // the shared blocks only the one that no other arena has yet), and the rectangle is inside of it; by the caller's duty
+        // nobody else writes the rectangle, and `Cx::mat` refuses to read anything of the span.
         unsafe { TileMut::new(base.add(span.start), view.layout, rows, cols) }
     }
 }
@@ -223,7 +223,7 @@ impl<'a> Cx<'a> {
         let (base, len) = self.arena.read(view.space);
         let span = view.span(self.turn);
         let (space, written) = &self.written;
-        assert!(span.end <= len, "{view:?} in {len} words");
+        assert!(span.start <= span.end && span.end <= len, "{view:?} in {len} words");
         assert!(
             *space != view.space || span.end <= written.start || written.end <= span.start,
             "{view:?} is read and written"

@@ -3,7 +3,7 @@
 use super::{Key, Plan, Segment, SharedBlock, Space, Stage, Step, View};
 use crate::error::{Error, Result};
 use crate::ops::Op;
-use crate::tensor::Layout;
+use crate::tensor::{Layout, Limit};
 
 /// Buffers start on a cache line.
 const LINE_WORDS: usize = 16;
@@ -22,16 +22,25 @@ pub struct Builder {
     prologue: Vec<Segment>,
     /// The shared block that ops are pushed for.
     making: Option<usize>,
+    /// Bytes of the plan so far, about, and of how many there may be.
+    bytes: u64,
+    limit: Option<Limit>,
 }
 
 impl Builder {
-    /// An empty plan.
+    /// An empty plan. One that itself takes more memory than the system has left, if it says so, ends in
+    /// [`Error::Memory`]: from the next buffer, since what only appends cannot fail.
     pub fn new() -> Self {
-        Self::default()
+        Self { limit: Limit::new(None), ..Self::default() }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.limit.map_or(Ok(()), |limit| limit.check(|| "the plan".to_owned(), self.bytes))
     }
 
     /// `rows x cols` words that keep their contents to the end of the plan and into the next run; zeros in a new arena.
     pub fn kept(&mut self, rows: usize, cols: usize) -> Result<View> {
+        self.check()?;
         let at = self.kept;
         self.kept = reserve(at, rows, cols)?;
         Ok(View { space: Space::Kept, at, step: 0, layout: Layout::dense(rows, cols) })
@@ -39,6 +48,7 @@ impl Builder {
 
     /// `rows x cols` words until the end of the current [`Builder::scope`]; their first contents are undefined.
     pub fn scratch(&mut self, rows: usize, cols: usize) -> Result<View> {
+        self.check()?;
         let at = self.scratch;
         self.scratch = reserve(at, rows, cols)?;
         self.scratch_peak = self.scratch_peak.max(self.scratch);
@@ -73,6 +83,7 @@ impl Builder {
 
     fn constant_words(&mut self, words: Vec<u32>, cols: usize) -> Result<View> {
         let view = self.kept(words.len() / cols.max(1), cols)?;
+        self.bytes += 4 * words.capacity() as u64;
         self.constants.push((view.at, words));
         Ok(view)
     }
@@ -107,8 +118,10 @@ impl Builder {
             panic!("{} before the first segment", step.op.name());
         };
         if step.chunks > 0 {
+            let (room, heap) = (segment.steps.capacity(), step.op.heap_bytes());
             segment.weight += step.weight;
             segment.steps.push(step);
+            self.bytes += ((segment.steps.capacity() - room) * size_of::<Step>() + heap) as u64;
         }
     }
 
@@ -134,7 +147,7 @@ impl Builder {
 /// The first free word behind `rows x cols` words at `at`.
 fn reserve(at: usize, rows: usize, cols: usize) -> Result<usize> {
     // Words, and bytes of them, stay far from overflow: sums of a few such numbers fit.
-    const MOST: usize = 1 << 46;
+    const MOST: usize = 1 << (usize::BITS - 18);
     rows.checked_mul(cols)
         .and_then(|n| n.checked_next_multiple_of(LINE_WORDS))
         .and_then(|n| at.checked_add(n))
@@ -144,4 +157,32 @@ fn reserve(at: usize, rows: usize, cols: usize) -> Result<usize> {
             bytes: (rows as u64).saturating_mul(cols as u64).saturating_mul(4),
             reason: "more than any machine addresses".to_owned(),
         })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::ops::SumRows;
+
+    #[test]
+    fn a_plan_that_is_too_long_ends_in_an_error() {
+        let mut b = Builder { limit: Some(Limit::Set(100_000)), ..Builder::default() };
+        let (one, to) = (b.constant(&[1.0], 1).unwrap(), b.kept(1, 1).unwrap());
+        b.segment(Stage::Encode, 0, 1);
+        let mut ops = 0;
+        let error = loop {
+            b.push(SumRows::copy(one, to));
+            ops += 1;
+            assert!(ops < 10_000, "no end");
+            if let Err(error) = b.scratch(1, 1) {
+                break error;
+            }
+        };
+        assert!(error.to_string().contains("the plan needs") && error.to_string().contains("100000"), "{error}");
+        assert!(b.kept(1, 1).is_err());
+        // Not far from what the plan itself says.
+        let told = b.finish().program_bytes();
+        assert!((100_000..300_000).contains(&told) && ops > 50, "{told} bytes of {ops} ops");
+    }
 }

@@ -257,3 +257,30 @@ fn what_is_written_cannot_be_read() {
     Walker { plan: &plan, arena: &mut arena, pool: &pool, isa: Isa::detect(), profile: None }
         .run(&mut Cursor::default(), |_| false);
 }
+
+/// A copy of one word into a view that no arena has.
+fn writing(view: View) {
+    let mut b = Builder::new();
+    let one = b.constant(&[1.0], 1).unwrap();
+    b.kept(4, 1).unwrap();
+    b.segment(Stage::Encode, 0, 1);
+    b.push(SumRows::copy(one, view));
+    let plan = b.finish();
+    run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor::default(), |_| false);
+}
+
+#[test]
+#[should_panic(expected = "turn 0 in 32 words")]
+fn what_lies_beyond_all_memory_cannot_be_written() {
+    writing(View { space: Space::Kept, at: usize::MAX, step: 0, layout: Layout::dense(1, 1) });
+}
+
+#[test]
+fn sizes_that_no_memory_holds_do_not_wrap() {
+    let most = Layout { groups: 3, rows: 5, cols: 2, group_stride: usize::MAX / 2 + 1, row_stride: usize::MAX / 4 + 1 };
+    assert_eq!((most.extent(), Layout { groups: 1, ..most }.extent()), (usize::MAX, usize::MAX));
+    let view = View { space: Space::Kept, at: 7, step: usize::MAX / 2, layout: Layout::dense(2, 3) };
+    assert_eq!((view.span(0), view.span(3)), (7..13, usize::MAX..usize::MAX));
+    let far = View { at: usize::MAX - 2, ..view };
+    assert_eq!(far.span(0), usize::MAX - 2..usize::MAX);
+}

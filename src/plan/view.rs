@@ -29,10 +29,10 @@ pub struct View {
 }
 
 impl View {
-    /// The view's words in turn `turn`: from the first to behind the last.
+    /// The view's words in turn `turn`: from the first to behind the last. What no memory reaches ends at [`usize::MAX`].
     pub fn span(&self, turn: usize) -> Range<usize> {
-        let at = self.at + turn * self.step;
-        at..at + self.layout.extent()
+        let at = self.at.saturating_add(turn.saturating_mul(self.step));
+        at..at.saturating_add(self.layout.extent())
     }
 
     /// Rows in all groups.

@@ -155,7 +155,8 @@ pub struct Walker<'a> {
 impl Walker<'_> {
     /// Runs from `cursor` on until the plan's end or until `pause` says so, asked after each op and, within an op, each
     /// time that this thread looks for more to do. Something is done before `pause` is asked, so a caller with any
-    /// budget gets to the end.
+    /// budget gets to the end. Where `pause` or the host of the pool panics, chunks of the op at `cursor` are done that it
+    /// does not count, so the run must start anew.
     pub fn run(&mut self, cursor: &mut Cursor, mut pause: impl FnMut(&Cursor) -> bool) {
         let Self { plan, arena, pool, isa, profile } = self;
         cursor.pass_made(plan, |block| arena.has(block));

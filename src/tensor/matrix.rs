@@ -30,12 +30,14 @@ impl Layout {
         self.groups * self.rows
     }
 
-    /// Elements from the first to behind the last; 0 for an empty matrix.
+    /// Elements from the first to behind the last; 0 for an empty matrix, [`usize::MAX`] for one that no memory holds. Where
+    /// it is less, no row starts or ends beyond it.
     pub const fn extent(&self) -> usize {
         if self.groups == 0 || self.rows == 0 || self.cols == 0 {
             return 0;
         }
-        (self.groups - 1) * self.group_stride + (self.rows - 1) * self.row_stride + self.cols
+        let groups = (self.groups - 1).saturating_mul(self.group_stride);
+        groups.saturating_add((self.rows - 1).saturating_mul(self.row_stride)).saturating_add(self.cols)
     }
 
     /// Where row `i`, counted through all groups, starts.
@@ -137,8 +139,9 @@ impl<'a, T> TileMut<'a, T> {
     /// The rectangle `rows` x `cols` of the matrix of that layout at `base`.
     ///
     /// # Safety
-    /// For `'a`, nobody else reads or writes the rectangle's elements, which all lie in one allocation at `base`,
-    /// and the layout [is disjoint](Layout::is_disjoint).
+    /// For `'a`, nobody else reads or writes the rectangle's elements, which all lie in one allocation at `base`:
+    /// [`Layout::extent`] elements do, and `rows` and `cols` are inside the layout. The layout
+    /// [is disjoint](Layout::is_disjoint).
     pub unsafe fn new(base: *mut T, layout: Layout, rows: Range<usize>, cols: Range<usize>) -> Self {
         debug_assert!(layout.is_disjoint() && rows.end <= layout.count() && cols.end <= layout.cols);
         Self { base, layout, rows, cols, life: PhantomData }
@@ -176,7 +179,8 @@ impl<'a, T> TileMut<'a, T> {
     #[inline(always)]
     pub fn row(&mut self, i: usize) -> &mut [T] {
         assert!(self.rows.contains(&i));
-        // SAFETY: the row and the columns are inside the rectangle that this tile borrows exclusively (`new`).
+        // SAFETY: the row and the columns are inside the rectangle that this tile borrows exclusively (`new`), so the start
+        // is below the layout's extent and does not wrap.
         unsafe {
             std::slice::from_raw_parts_mut(self.base.add(self.layout.start(i) + self.cols.start), self.cols.len())
         }
