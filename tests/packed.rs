@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
-use discon::weights::{DISCON_FILE, RAR_FILE};
+use discon::weights::{CONFIG_FILE, DISCON_FILE, RAR_FILE, SynthSize, VAE_FILE, VQ_FILE, synth};
 use discon::{Cpu, ErrorKind, Image, Model, Precision, Request, Settings, pack, verify};
 use std::path::{Path, PathBuf};
 use tempfile::tempdir;
@@ -88,4 +88,95 @@ fn a_precision_that_nobody_knows_is_an_error() {
     let text = Model::open(dir.path()).unwrap_err().to_string();
     assert!(text.contains("int4") && text.contains("f32, bf16 or q8"), "{text}");
     assert!(Precision::named("f16").unwrap_err().to_string().contains("f32, bf16 or q8"));
+}
+
+#[test]
+fn parts_for_different_precisions_are_no_model() {
+    let (bf16, q8) = (tempdir().unwrap(), tempdir().unwrap());
+    pack(&fixture("tiny"), bf16.path(), Precision::Bf16, &mut |_, _| {}).unwrap();
+    pack(&fixture("tiny"), q8.path(), Precision::Q8, &mut |_, _| {}).unwrap();
+    std::fs::copy(q8.path().join(VAE_FILE), bf16.path().join(VAE_FILE)).unwrap();
+    let error = Model::open(bf16.path()).unwrap_err();
+    let names = [RAR_FILE, VAE_FILE].map(|file| bf16.path().join(file).display().to_string());
+    assert_eq!(error.kind(), ErrorKind::Model);
+    assert!(names.iter().all(|name| error.to_string().contains(name)), "{error}");
+    assert!(error.to_string().contains("expected bf16") && error.to_string().contains("found q8"), "{error}");
+    // One that is not packed is for f32.
+    std::fs::copy(fixture("tiny").join(VAE_FILE), bf16.path().join(VAE_FILE)).unwrap();
+    assert!(Model::open(bf16.path()).unwrap_err().to_string().contains("found f32"));
+}
+
+fn cases(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.join("cases")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The tiny fixture without its discrete autoencoder, with one case.
+fn without_vq() -> tempfile::TempDir {
+    let dir = tempdir().unwrap();
+    let text = std::fs::read_to_string(fixture("tiny").join(CONFIG_FILE)).unwrap();
+    let (start, end) = (text.find("\"vq\"").unwrap(), text.find("\"sampling\"").unwrap());
+    std::fs::write(dir.path().join(CONFIG_FILE), text[..start].to_owned() + &text[end..]).unwrap();
+    for file in [RAR_FILE, DISCON_FILE, VAE_FILE] {
+        std::fs::copy(fixture("tiny").join(file), dir.path().join(file)).unwrap();
+    }
+    std::fs::create_dir(dir.path().join("cases")).unwrap();
+    std::fs::write(dir.path().join("cases/mine.safetensors"), "a case").unwrap();
+    dir
+}
+
+#[test]
+fn a_model_that_is_there_goes_first() {
+    let (source, out) = (without_vq(), tempdir().unwrap());
+    let there = || pack(&fixture("tiny"), out.path(), Precision::Bf16, &mut |_, _| {}).unwrap();
+    there();
+    std::fs::write(out.path().join("cases/notes.txt"), "not the model's").unwrap();
+    pack(source.path(), out.path(), Precision::F32, &mut |_, _| {}).unwrap();
+    assert!(!out.path().join(VQ_FILE).exists());
+    let mut left = cases(out.path());
+    left.sort();
+    assert_eq!(left, ["mine.safetensors", "notes.txt"]);
+    assert_eq!(Model::open(out.path()).unwrap().precision(), Precision::F32);
+
+    // Cut short it leaves no model: here in the second part.
+    there();
+    let bytes = std::fs::read(source.path().join(DISCON_FILE)).unwrap();
+    let at = bytes.windows(9).position(|w| w == b"diffloss.").unwrap();
+    let mut renamed = bytes.clone();
+    renamed[at..at + 9].copy_from_slice(b"diffluss.");
+    std::fs::write(source.path().join(DISCON_FILE), renamed).unwrap();
+    let mut wrote = Vec::new();
+    pack(source.path(), out.path(), Precision::F32, &mut |file, _| wrote.push(file.to_owned())).unwrap_err();
+    assert_eq!(wrote, [RAR_FILE]);
+    assert!(!out.path().join(CONFIG_FILE).exists());
+
+    // What cannot be packed at all leaves the model that is there alone.
+    there();
+    let packed = tempdir().unwrap();
+    pack(&fixture("odd"), packed.path(), Precision::Q8, &mut |_, _| {}).unwrap();
+    pack(packed.path(), out.path(), Precision::Q8, &mut |_, _| {}).unwrap_err();
+    assert_eq!(Model::open(out.path()).unwrap().precision(), Precision::Bf16);
+
+    // Random weights too.
+    synth(SynthSize::Tiny, out.path(), discon::tensor::DType::BF16, 0, &mut |_, _| ()).unwrap();
+    assert_eq!(cases(out.path()), ["notes.txt"]);
+
+    // Where there is no model, files of such names stay.
+    let other = tempdir().unwrap();
+    std::fs::write(other.path().join(VQ_FILE), "somebody's").unwrap();
+    std::fs::write(source.path().join(DISCON_FILE), bytes).unwrap();
+    pack(source.path(), other.path(), Precision::F32, &mut |_, _| {}).unwrap();
+    assert_eq!(std::fs::read(other.path().join(VQ_FILE)).unwrap(), b"somebody's");
+}
+
+/// To open a pipe is to wait for its writer.
+#[cfg(unix)]
+#[test]
+fn a_pipe_among_the_cases_is_an_error() {
+    let (source, out) = (without_vq(), tempdir().unwrap());
+    let pipe = source.path().join("cases/pipe.safetensors");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = pack(source.path(), out.path(), Precision::F32, &mut |_, _| {}).unwrap_err();
+    assert!(error.kind() == ErrorKind::Io && error.to_string().contains(&pipe.display().to_string()), "{error}");
+    assert!(!out.path().join(CONFIG_FILE).exists());
 }

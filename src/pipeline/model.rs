@@ -71,6 +71,20 @@ fn load<C, T>(
     }
 }
 
+/// What all parts compute in; a folder whose parts were packed for several is none.
+fn one_precision<'a>(mut parts: impl Iterator<Item = &'a Part>) -> Result<Precision> {
+    let Some(first) = parts.next() else { return Ok(Precision::F32) };
+    match parts.find(|part| part.precision() != first.precision()) {
+        None => Ok(first.precision()),
+        Some(other) => Err(Error::Format {
+            file: other.file().name().to_owned(),
+            what: "what products are computed in".to_owned(),
+            expected: format!("{}, as {} is for", first.precision(), first.file().name()),
+            found: other.precision().to_string(),
+        }),
+    }
+}
+
 impl Networks {
     /// The files of the parts that are there.
     fn parts(&self) -> Vec<&'static str> {
@@ -100,8 +114,8 @@ impl Networks {
 
 impl Model {
     /// Opens a model folder: `discon.json` beside the parts' `.safetensors`. A packed folder (`discon pack`) is mapped
-    /// and used in place, in the precision it was packed for; from any other the matrices are packed into memory, for
-    /// f32.
+    /// and used in place, in the precision it was packed for, the same in all parts; from any other the matrices are packed
+    /// into memory, for f32.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(folder, &OpenOptions::default())
     }
@@ -112,7 +126,7 @@ impl Model {
         Self::from_files(ModelFiles::open(folder), options, || folder.display().to_string())
     }
 
-    /// The same as [`Model::from_bytes`].
+    /// [`Model::from_bytes`] within a limit of memory, or in another precision.
     pub fn from_bytes_with(
         files: impl IntoIterator<Item = (String, SharedBytes)>,
         options: &OpenOptions,
@@ -153,7 +167,7 @@ impl Model {
         }
         let ModelFiles { config, rar, masked, vae, vq } = files;
         let (mut memory, limit) = (WeightMemory::default(), Limit::new(options.memory_limit));
-        let precision = [&rar, &masked, &vae, &vq].into_iter().flatten().map(Part::precision).next();
+        let precision = one_precision([&rar, &masked, &vae, &vq].into_iter().flatten())?;
         Ok(Self(Arc::new(Networks {
             rar: load(rar, &config.rar, &mut memory, limit, Rar::load)?,
             masked: load(masked, &config.discon, &mut memory, limit, Masked::load)?,
@@ -164,7 +178,7 @@ impl Model {
             shared: Store::default(),
             #[cfg(feature = "cuda")]
             on_gpus: Residents::default(),
-            precision: precision.unwrap_or(Precision::F32),
+            precision,
         })))
     }
 

@@ -2,22 +2,22 @@
 
 use crate::error::{Error, Result};
 use crate::model::{Masked, Rar, Vae, Vq};
-use crate::tensor::Precision;
+use crate::tensor::{Limit, Precision};
 use crate::weights::{
-    DISCON_FILE, ModelFiles, PACKED, Part, RAR_FILE, VAE_FILE, VQ_FILE, write_config, write_tensors, write_whole,
+    CASES, DISCON_FILE, ModelFiles, PACKED, Part, RAR_FILE, VAE_FILE, VQ_FILE, check_regular, clear, write_config,
+    write_tensors, write_whole,
 };
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The known answers of a model folder.
-const CASES: &str = "cases";
-
 /// Writes the model in `folder` to `out` as `precision` computes with it: matrices in kernel order, vectors in f32,
 /// so that [`Model::open`](crate::Model::open) uses all of it in place. Known answers (`cases/`) come along.
 ///
-/// `out` is made if it is not there. Files take their names when they are whole, the config last. `wrote` is told of
-/// each part's file and of its bytes. A folder that is packed already is an error: what was rounded stays rounded.
+/// `out` is made if it is not there. A model that is there goes first: its config, its parts that this one has not, its
+/// cases. Files take their names when they are whole, the config last. `wrote` is told of each part's file and of its
+/// bytes. A folder that is packed already is an error: what was rounded stays rounded. So is a part whose copies take more
+/// memory than the system has left.
 pub fn pack(folder: &Path, out: &Path, precision: Precision, wrote: &mut dyn FnMut(&str, u64)) -> Result<()> {
     let files = ModelFiles::open(folder)?;
     fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
@@ -26,6 +26,10 @@ pub fn pack(folder: &Path, out: &Path, precision: Precision, wrote: &mut dyn FnM
         return Err(Error::input("folder to write", "another than the model's", out.display()));
     }
     let ModelFiles { config, rar, masked, vae, vq } = files.compute_in(precision);
+    let parts = [(RAR_FILE, &rar), (DISCON_FILE, &masked), (VAE_FILE, &vae), (VQ_FILE, &vq)];
+    let there = || parts.iter().filter_map(|(file, part)| part.as_ref().map(|part| (*file, part)));
+    there().try_for_each(|(_, part)| check_unpacked(part))?;
+    clear(out, &there().map(|(file, _)| file).collect::<Vec<_>>())?;
     let mut part = |part, config: bool, name, load: &dyn Fn(&mut Part) -> Result<()>| match part {
         Some(part) if config => pack_part(part, out, name, load).map(|bytes| wrote(name, bytes)),
         _ => Ok(()),
@@ -45,17 +49,23 @@ fn canonical(path: &Path) -> Result<std::path::PathBuf> {
     fs::canonicalize(path).map_err(|e| Error::io(path, e))
 }
 
-/// Loads a part, which packs it, and writes what was taken; gives the bytes of the weights.
-fn pack_part(mut part: Part, out: &Path, name: &str, load: &dyn Fn(&mut Part) -> Result<()>) -> Result<u64> {
-    let mut metadata = part.file().metadata().clone();
-    if let Some(packed) = metadata.insert(PACKED.to_owned(), part.precision().name().to_owned()) {
-        return Err(Error::Format {
+fn check_unpacked(part: &Part) -> Result<()> {
+    match part.file().metadata().get(PACKED) {
+        None => Ok(()),
+        Some(packed) => Err(Error::Format {
             file: part.file().name().to_owned(),
             what: format!("metadata `{PACKED}`"),
             expected: "none: a model as it was trained".to_owned(),
-            found: packed,
-        });
+            found: packed.clone(),
+        }),
     }
+}
+
+/// Loads a part, which packs it, and writes what was taken; gives the bytes of the weights.
+fn pack_part(part: Part, out: &Path, name: &str, load: &dyn Fn(&mut Part) -> Result<()>) -> Result<u64> {
+    let mut part = part.within(Limit::new(None), 0);
+    let mut metadata = part.file().metadata().clone();
+    metadata.insert(PACKED.to_owned(), part.precision().name().to_owned());
     load(&mut part)?;
     let taken = part.finish()?;
     let list = taken.iter().map(|(name, taken)| {
@@ -77,10 +87,14 @@ fn copy_cases(from: &Path, to: &Path) -> Result<()> {
         entries => entries.map_err(|e| Error::io(from, e))?,
     };
     fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
+    if canonical(from)? == canonical(to)? {
+        return Ok(());
+    }
     for entry in entries {
         let path = entry.map_err(|e| Error::io(from, e))?.path();
         let name = path.file_name().filter(|_| path.extension().is_some_and(|e| e == "safetensors"));
         if let Some(name) = name {
+            check_regular(&path)?;
             fs::copy(&path, to.join(name)).map_err(|e| Error::io(&path, e))?;
         }
     }

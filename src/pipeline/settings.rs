@@ -1,7 +1,7 @@
 //! What a request can set, and what a session makes.
 
 use crate::error::{Error, Result};
-use crate::weights::{GuidanceSchedule, SamplingConfig};
+use crate::weights::{CLIP, GuidanceSchedule, SETTING, SamplingConfig};
 
 /// What a request can set; the model's config has the defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,25 +43,38 @@ impl From<&SamplingConfig> for Settings {
 }
 
 impl Settings {
-    /// [`Error::Setting`] for the first setting out of range; `places` tokens, `train_steps` of the head's schedule.
+    /// [`Error::Setting`] for the first setting out of range: for an image that `places` tokens make, with a head that was
+    /// trained for `train_steps`.
     pub fn check(&self, places: usize, train_steps: usize) -> Result<()> {
-        let range = |name, x: f64, low: f64, high: f64, open: bool| {
-            let inside = x.is_finite() && x <= high && if open { x > low } else { x >= low };
-            let expected = || format!("a number {} {low} and at most {high}", if open { "above" } else { "from" });
-            if inside { Ok(()) } else { Err(Error::setting(name, expected(), x)) }
-        };
+        self.check_discrete()?;
+        self.check_continuous(places, train_steps)
+    }
+
+    /// Those of stage 1.
+    pub(super) fn check_discrete(&self) -> Result<()> {
+        range("discrete_guidance", self.discrete_guidance, SETTING, false)?;
+        range("discrete_guidance_pow", self.discrete_guidance_pow, SETTING, true)?;
+        range("discrete_temperature", self.discrete_temperature, SETTING, true)
+    }
+
+    /// Those of stage 2.
+    pub(super) fn check_continuous(&self, places: usize, train_steps: usize) -> Result<()> {
         let count = |name, n: usize, most: usize| {
             if (1..=most).contains(&n) { Ok(()) } else { Err(Error::setting(name, format!("1 to {most}"), n)) }
         };
-        range("discrete_guidance", self.discrete_guidance, 0.0, 1000.0, false)?;
-        range("discrete_guidance_pow", self.discrete_guidance_pow, 0.0, 1000.0, true)?;
-        range("discrete_temperature", self.discrete_temperature, 0.0, 1000.0, true)?;
         count("rounds", self.rounds, places)?;
         count("steps", self.steps, train_steps)?;
-        range("guidance", self.guidance, 0.0, 1000.0, false)?;
-        range("temperature", self.temperature, 0.0, 1000.0, false)?;
-        self.clip_x0.map_or(Ok(()), |c| range("clip_x0", f64::from(c), 0.0, 1e6, true))
+        range("guidance", self.guidance, SETTING, false)?;
+        range("temperature", self.temperature, SETTING, false)?;
+        self.clip_x0.map_or(Ok(()), |c| range("clip_x0", f64::from(c), f64::from(CLIP), true))
     }
+}
+
+/// Refuses what is not from 0 to `high`, or where `open` is true what is not above 0.
+fn range(name: &'static str, x: f64, high: f64, open: bool) -> Result<()> {
+    let inside = x.is_finite() && x <= high && if open { x > 0.0 } else { x >= 0.0 };
+    let expected = || format!("a number {} 0 and at most {high}", if open { "above" } else { "from" });
+    if inside { Ok(()) } else { Err(Error::setting(name, expected(), x)) }
 }
 
 /// What a session is to make.
@@ -72,10 +85,11 @@ pub struct Outputs {
     /// The coarse picture that the discrete tokens' own decoder makes after stage 1.
     pub preview: bool,
     /// Makes only so many discrete tokens of each image, and takes 0 for all others: a measurement of speed that does
-    /// not wait for the whole of stage 1. The images are worth nothing. `None` is all.
+    /// not wait for the whole of stage 1. The images are worth nothing. `None` is all, and what there must be where none
+    /// are drawn.
     pub discrete_tokens: Option<usize>,
     /// The caller gives the discrete tokens, by [`Session::begin_with_codes`](super::Session::begin_with_codes): stage 1
-    /// does not run, and its weights are not needed.
+    /// does not run, and its weights are not needed. Not with `encodes`.
     pub given_codes: bool,
     /// So many places of each image are not drawn: [`Session::begin_with`](super::Session::begin_with) says which, and
     /// gives their tokens. Fewer than all.

@@ -30,6 +30,15 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Refuses a folder, a device or a pipe. To be asked before opening: to open a pipe is to wait for its writer.
+pub(crate) fn check_regular(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(Error::io(path, io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
 impl TensorFile {
     /// Maps the file at `path`. Processes that map the same file share its memory.
     ///
@@ -39,10 +48,7 @@ impl TensorFile {
     /// alone, or hand a copy to [`TensorFile::from_bytes`] where the folder is not to be trusted.
     pub fn open(path: &Path) -> Result<Self> {
         let io_error = |e| Error::io(path, e);
-        // Asked before opening: to open a pipe is to wait for its writer.
-        if !std::fs::metadata(path).map_err(io_error)?.is_file() {
-            return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-        }
+        check_regular(path)?;
         let file = File::open(path).map_err(io_error)?;
         let name = path.display().to_string();
         if file.metadata().map_err(io_error)?.len() == 0 {

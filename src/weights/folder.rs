@@ -1,13 +1,13 @@
 //! A model's files: a folder, or the entries of a host's pack file.
 
 use super::config::{Config, MAX_CONFIG_BYTES};
-use super::file::TensorFile;
+use super::file::{TensorFile, check_regular};
 use super::part::Part;
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, SharedBytes};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 /// The config's name in a model folder.
@@ -20,6 +20,8 @@ pub const DISCON_FILE: &str = "discon.safetensors";
 pub const VAE_FILE: &str = "vae.safetensors";
 /// The name of the discrete tokens' autoencoder.
 pub const VQ_FILE: &str = "vq.safetensors";
+/// The folder of a model's known answers.
+pub(crate) const CASES: &str = "cases";
 
 /// A model's config and the parts that are there.
 ///
@@ -112,10 +114,7 @@ impl ModelFiles {
 /// The bytes of a config, as far as one byte past the longest that is allowed.
 fn read_config(path: &Path) -> Result<Vec<u8>> {
     let io_error = |e| Error::io(path, e);
-    // Asked before opening: to open a pipe is to wait for its writer.
-    if !std::fs::metadata(path).map_err(io_error)?.is_file() {
-        return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-    }
+    check_regular(path)?;
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(io_error)?;
     file.take(MAX_CONFIG_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io_error)?;

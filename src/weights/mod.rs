@@ -23,13 +23,16 @@ pub use config::{
     Config, FORMAT, GuidanceSchedule, HeadConfig, MAX_CONFIG_BYTES, MaskedConfig, MaskedSampling, RarConfig,
     RarSampling, SamplingConfig, VaeConfig, VqConfig,
 };
+pub(crate) use file::check_regular;
 pub use file::{TensorFile, TensorView};
+pub(crate) use folder::CASES;
 pub use folder::{CONFIG_FILE, DISCON_FILE, ModelFiles, RAR_FILE, VAE_FILE, VQ_FILE};
 pub use header::{MAX_DIMS, MAX_HEADER_BYTES, MAX_TENSORS};
 pub use part::{PACKED, Part, Taken, WeightMemory, concat_rows};
 pub use synth::{SynthSize, synth};
 pub use tensors::{TensorList, TensorSpec, VaeAttention, tensors};
-pub(crate) use write::{write_config, write_tensors, write_whole};
+pub(crate) use validate::{CLIP, SETTING};
+pub(crate) use write::{clear, write_config, write_tensors, write_whole};
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are used in place as they lie in the file, and safetensors files are little-endian");

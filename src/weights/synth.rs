@@ -6,7 +6,7 @@ use super::config::{
 };
 use super::folder::{DISCON_FILE, RAR_FILE, VAE_FILE, VQ_FILE};
 use super::tensors::{TensorSpec, VaeAttention, tensors};
-use super::write::{write_config, write_tensors, write_whole};
+use super::write::{clear, write_config, write_tensors, write_whole};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use half::slice::HalfFloatSliceExt;
@@ -129,8 +129,9 @@ impl SynthSize {
 ///
 /// The weights depend on size, part, name and seed alone; `dtype` only rounds them. They are drawn so that
 /// activations keep their scale. No more than a chunk of a tensor is in memory. `progress` is called with bytes
-/// written and bytes in all. Files take their names only when they are whole, the config last: a folder cut short is
-/// no model, and a model that somebody has mapped stays as it is for them.
+/// written and bytes in all. A model that is there goes first, its known answers (`cases/`) with it. Files take their names
+/// only when they are whole, the config last: a folder cut short is no model, and a model that somebody has mapped stays as
+/// it is for them.
 pub fn synth(size: SynthSize, dir: &Path, dtype: DType, seed: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let config = size.config();
     let list = tensors(&config, VaeAttention { encoder: true, decoder: true });
@@ -153,6 +154,7 @@ fn write_folder<const N: usize>(
     let total = parts.iter().flat_map(|(_, list)| list).map(|t| (count(t) * dtype.size()) as u64).sum();
     let mut done = 0;
     progress(done, total);
+    clear(dir, &parts.each_ref().map(|(file, _)| *file))?;
     for (file, list) in parts {
         write_whole(dir, file, |out| {
             write_part(out, &list, dtype, seed ^ hash(file), &mut |bytes| {

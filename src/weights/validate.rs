@@ -22,7 +22,9 @@ const TRAIN_STEPS: RangeInclusive<usize> = 1..=100_000;
 /// The groups of every GroupNorm: they divide all channel counts.
 const GROUPS: usize = 32;
 /// The highest guidance, its exponent and temperature: far beyond use, far below overflow.
-const SETTING: f64 = 1000.0;
+pub(crate) const SETTING: f64 = 1000.0;
+/// The highest bound of the head's estimate.
+pub(crate) const CLIP: f32 = 1e6;
 
 impl Config {
     /// Holds every number against its bounds and against the numbers that it has to agree with; `file` names the
@@ -224,6 +226,7 @@ impl Check<'_> {
         self.range("sampling.rar.guidance", rar.guidance, 0.0..=SETTING)?;
         self.positive("sampling.rar.guidance_pow", rar.guidance_pow)?;
         self.positive("sampling.rar.temperature", rar.temperature)?;
+        // Where there is no stage 2 nobody asks: sessions check its settings only to run it.
         let places = masked.map_or(*PLACES.end(), |c| c.seq_len);
         self.range("sampling.discon.ar_steps", discon.ar_steps, 1..=places)?;
         let steps = masked.map_or(*TRAIN_STEPS.end(), |c| c.head.train_steps);
@@ -231,8 +234,9 @@ impl Check<'_> {
         self.range("sampling.discon.guidance", discon.guidance, 0.0..=SETTING)?;
         self.range("sampling.discon.temperature", discon.temperature, 0.0..=SETTING)?;
         match discon.clip_x0 {
-            Some(clip) if !(clip.is_finite() && clip > 0.0) => {
-                self.fail("sampling.discon.clip_x0", "a finite number over 0, or null".to_owned(), format!("{clip:?}"))
+            Some(clip) if !(clip > 0.0 && clip <= CLIP) => {
+                let expected = format!("over 0, up to {CLIP:?}, or null");
+                self.fail("sampling.discon.clip_x0", expected, format!("{clip:?}"))
             }
             _ => Ok(()),
         }
@@ -324,6 +328,7 @@ mod tests {
             ("sampling.discon.guidance", [-1.0, 1001.0]),
             ("sampling.discon.temperature", [-1.0, 1e300]),
             ("sampling.discon.clip_x0", [0.0, 1e300]),
+            ("sampling.discon.clip_x0", [-1.0, 1e7]),
             ("vae.latent_std[3]", [0.0, 1e300]),
             ("vae.latent_mean[3]", [-1e300, 1e300]),
         ] {

@@ -1,7 +1,7 @@
 //! Writes model folders: files that are whole or not there, tensors that are aligned.
 
 use super::config::Config;
-use super::folder::CONFIG_FILE;
+use super::folder::{CASES, CONFIG_FILE, DISCON_FILE, RAR_FILE, VAE_FILE, VQ_FILE};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use safetensors::Dtype;
@@ -24,6 +24,34 @@ pub(crate) fn write_whole(dir: &Path, name: &str, write: impl FnOnce(&mut File) 
         let _ = fs::remove_file(&partial);
     }
     renamed
+}
+
+/// Clears a folder for a model of the parts `written`. A model that is there loses its config first, so that what is left
+/// when this or the writing is cut short is none; then the parts that the new one has not, which nothing would write over,
+/// and its known answers. Where there is no model nothing is touched.
+pub(crate) fn clear(dir: &Path, written: &[&str]) -> Result<()> {
+    let remove = |path: &Path| match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path, e)),
+        removed => Ok(removed.is_ok()),
+    };
+    if !remove(&dir.join(CONFIG_FILE))? {
+        return Ok(());
+    }
+    for file in [RAR_FILE, DISCON_FILE, VAE_FILE, VQ_FILE].iter().filter(|file| !written.contains(file)) {
+        remove(&dir.join(file))?;
+    }
+    let cases = dir.join(CASES);
+    // What a link points to may be another model's.
+    if !fs::symlink_metadata(&cases).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&cases).map_err(|e| Error::io(&cases, e))? {
+        let path = entry.map_err(|e| Error::io(&cases, e))?.path();
+        if path.extension().is_some_and(|e| e == "safetensors") {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a folder's config: last, for a folder without one is no model.
