@@ -19,7 +19,7 @@ mod cases;
 use crate::error::{Error, Result};
 use crate::pipeline::{Device, Model};
 use crate::tensor::Precision;
-use crate::weights::TensorFile;
+use crate::weights::{CASES, TensorFile};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ pub fn verify(
 ) -> Result<Vec<CaseReport>> {
     let device = device.into();
     let mut reports = Vec::new();
-    for path in case_files(&folder.join("cases"))? {
+    for path in case_files(&folder.join(CASES))? {
         let report = one(model, &device, &path);
         watch(&report);
         reports.push(report);
@@ -140,7 +140,7 @@ impl Case {
         }
     }
 
-    /// The f32 tensor `name` of that shape; 0 stands for any size.
+    /// The f32 tensor `name` of that shape.
     fn f32s(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (found, data) = self.file.f32s(name)?;
         self.check(name, shape, &found)?;
@@ -164,8 +164,10 @@ impl Case {
     }
 
     fn check(&self, name: &str, expected: &[usize], found: &[usize]) -> Result<()> {
-        let same = expected.len() == found.len() && expected.iter().zip(found).all(|(&e, &f)| e == 0 || e == f);
-        if same { Ok(()) } else { Err(fault(&self.file, name, &format!("{expected:?}"), &format!("{found:?}"))) }
+        if expected == found {
+            return Ok(());
+        }
+        Err(fault(&self.file, name, &format!("{expected:?}"), &format!("{found:?}")))
     }
 
     /// The number `key` of the params.
@@ -174,11 +176,14 @@ impl Case {
         found.ok_or_else(|| fault(&self.file, &format!("params `{key}`"), "a number", "none"))
     }
 
-    /// The whole number `key` of the params.
-    fn count(&self, key: &str) -> Result<usize> {
-        let found = self.params.get(key).and_then(Value::as_u64);
-        let small = found.filter(|&n| n <= 1 << 20);
-        small.map(|n| n as usize).ok_or_else(|| fault(&self.file, &format!("params `{key}`"), "a count", "none"))
+    /// The whole number `key` of the params, from 1 to `most`.
+    fn count(&self, key: &str, most: usize) -> Result<usize> {
+        let found = self.params.get(key);
+        let count = found.and_then(Value::as_u64).filter(|n| (1..=most as u64).contains(n));
+        count.map(|n| n as usize).ok_or_else(|| {
+            let found = found.map_or("none".to_owned(), Value::to_string);
+            fault(&self.file, &format!("params `{key}`"), &format!("1 to {most}"), &found)
+        })
     }
 }
 

@@ -349,6 +349,38 @@ fn a_folder_in_a_files_place_is_refused() {
     }
 }
 
+/// A case of the diffusion head in `steps` steps with noise of that shape for `noise` of them.
+fn head_case(steps: usize, noise: usize) -> Vec<u8> {
+    let sizes = [("in.start", "[1,8]", 8), ("in.z", "[1,64]", 64), ("out.tokens", "[1,8]", 8)];
+    let noise_shape = format!("[{noise},1,8]");
+    let (mut tensors, mut end) = (Vec::new(), 0);
+    for (name, shape, count) in sizes.into_iter().chain([("in.noise", noise_shape.as_str(), noise * 8)]) {
+        tensors.push(entry(name, "F32", shape, end, end + 4 * count as u64));
+        end += 4 * count as u64;
+    }
+    let params = format!(r#"{{\"diffusion_steps\":{steps},\"temperature\":1.0,\"guidance\":1.0,\"clip_x0\":null}}"#);
+    let metadata = format!(r#""__metadata__":{{"kind":"head_sample","params":"{params}","rtol":"1e-3"}}"#);
+    file(&format!("{{{metadata},{}}}", tensors.join(",")), &vec![0; end as usize])
+}
+
+#[test]
+fn a_case_of_no_or_too_many_steps_fails_and_names_them() {
+    let dir = model_with("", None);
+    let cases = dir.path().join("cases");
+    fs::create_dir(&cases).unwrap();
+    for (name, steps, noise) in [("a", 0, 0), ("b", 0, 1), ("c", 1001, 1), ("d", 1, 2), ("e", 2, 2)] {
+        fs::write(cases.join(format!("{name}.safetensors")), head_case(steps, noise)).unwrap();
+    }
+    let model = discon::Model::open(dir.path()).unwrap();
+    let reports = discon::verify::verify(&model, dir.path(), discon::Cpu::new(1).unwrap(), &mut |_| ()).unwrap();
+    let told: Vec<String> =
+        reports.iter().map(|r| r.failure.as_ref().map_or(String::new(), Error::to_string)).collect();
+    for (told, found) in told.iter().zip(["0", "0", "1001"]) {
+        assert!(told.ends_with(&format!("params `diffusion_steps`: expected 1 to 1000, found {found}")), "{told}");
+    }
+    assert!(told[3].contains("in.noise") && told[4].is_empty(), "{told:?}");
+}
+
 /// Everything that can be done with a file: whatever it holds, nothing panics.
 fn use_all(bytes: Vec<u8>) {
     let Ok(file) = parse(bytes) else { return };

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
 use discon::{Cpu, Image, Job, Model, Outputs, Session, Settings, Workers};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -97,6 +98,52 @@ fn with_jobs_that_run_on_the_callers_thread() {
 fn with_jobs_that_are_dropped_or_not_asked_for() {
     makes_the_same("dropped", 3, drop);
     makes_the_same("one thread", 1, |_| panic!("one thread asks for nobody"));
+}
+
+/// Where a panic unwinds through a step, an op is done in part: to go on would be to do that part again, in place.
+#[test]
+fn a_panic_inside_a_step_ends_the_request() {
+    let model = model();
+    let settings = Settings { rounds: 4, steps: 6, ..model.settings() };
+    let expected = pictures(&model, &Cpu::new(1).unwrap(), None);
+    let fails = Arc::new(AtomicBool::new(false));
+    let host = Arc::clone(&fails);
+    let spawn = move |_| assert!(!host.load(Ordering::Relaxed), "no thread to lend");
+    let cpu = Cpu::on(Host(spawn, Arc::default()), 3).unwrap();
+    let outputs = Outputs { partial_previews: true, ..Outputs::IMAGE };
+    let mut session = model.session(&cpu, BATCH, &settings, outputs).unwrap();
+    let begin = |session: &mut Session| session.begin(&[1; BATCH], &[5, 6, 7, 8, 9, 10, 11, 12]).unwrap();
+    let panics = |f: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(f)).is_err();
+    let ends = |session: &mut Session| {
+        let error = session.step(Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("begin before step"), "{error}");
+        assert!(session.images().is_err() && session.codes().is_err());
+    };
+    // Of the host, which is asked for each op that is worth it.
+    begin(&mut session);
+    while session.progress().fraction < 0.5 {
+        session.step(Duration::ZERO).unwrap();
+    }
+    fails.store(true, Ordering::Relaxed);
+    assert!(panics(&mut || session.run(|_| ()).unwrap()));
+    ends(&mut session);
+    // Of who watches.
+    fails.store(false, Ordering::Relaxed);
+    begin(&mut session);
+    assert!(panics(&mut || session.run(|p| assert!(p.fraction < 0.7)).unwrap()));
+    ends(&mut session);
+    // In a preview: the session's own run goes on.
+    begin(&mut session);
+    while session.begin_preview().is_err() {
+        session.step(Duration::ZERO).unwrap();
+    }
+    fails.store(true, Ordering::Relaxed);
+    assert!(panics(&mut || session.step_preview(Duration::MAX).map(drop).unwrap()));
+    assert!(session.step_preview(Duration::ZERO).unwrap_err().to_string().contains("begin_preview"));
+    assert!(session.partial_previews().is_err());
+    fails.store(false, Ordering::Relaxed);
+    session.run(|_| ()).unwrap();
+    assert!(session.images().unwrap() == expected && session.preview_now().unwrap() == expected);
 }
 
 #[test]

@@ -39,7 +39,7 @@ struct HeadBlock {
 /// Settings of the diffusion.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadSettings {
-    /// Steps.
+    /// Steps, at least 1.
     pub steps: usize,
     /// Factor of the noise.
     pub temperature: f32,
@@ -212,7 +212,7 @@ impl Head {
         let halves = if guidance.is_some() { 2 } else { 1 };
         debug_assert_eq!(rows, halves * images * places);
         let a_step = rows * (3 * self.width * self.blocks.len() + 2 * self.width);
-        let at_once = (MODULATIONS / a_step).max(MODULATED_ROWS.div_ceil(rows)).min(diffusion.steps);
+        let at_once = (MODULATIONS / a_step).max(MODULATED_ROWS.div_ceil(rows)).clamp(1, diffusion.steps.max(1));
         b.scope(|b| {
             b.segment(Stage::Head, round, 1);
             let condition = b.scratch(rows, self.width)?;

@@ -2,7 +2,6 @@
 
 use super::Image;
 use super::device::Device;
-use super::executor::Executor;
 use super::model::{Model, Networks, needed};
 use crate::error::{Error, Result};
 use crate::plan::{Builder, View};
@@ -18,7 +17,7 @@ impl Model {
     pub fn reconstruct(&self, device: impl Into<Device>, image: &Image) -> Result<Image> {
         self.through(&device.into(), image, (-1.0, 1.0), |nets, b, pixels, out| {
             let vae = needed(&nets.vae, VAE_FILE, "the continuous reconstruction")?;
-            let places = latent_places(pixels, vae.config.ch_mult.len());
+            let places = self.latent_places(vae.config.ch_mult.len());
             let mean = b.kept(places, vae.config.z_channels)?.grouped(1);
             let log_variance = b.kept(places, vae.config.z_channels)?.grouped(1);
             vae.plan_encode(b, pixels, mean, log_variance)?;
@@ -30,7 +29,7 @@ impl Model {
     pub fn reconstruct_discrete(&self, device: impl Into<Device>, image: &Image) -> Result<Image> {
         self.through(&device.into(), image, (0.0, 1.0), |nets, b, pixels, out| {
             let vq = needed(&nets.vq, VQ_FILE, "the discrete reconstruction")?;
-            let places = latent_places(pixels, vq.config.channel_mult.len());
+            let places = self.latent_places(vq.config.channel_mult.len());
             let codes = b.kept(places, 1)?.grouped(1);
             vq.plan_encode(b, pixels, codes)?;
             vq.plan_decode(b, codes, out)
@@ -47,6 +46,11 @@ impl Model {
         Ok(())
     }
 
+    /// Places of a picture after `levels` levels of an autoencoder.
+    pub(super) fn latent_places(&self, levels: usize) -> usize {
+        (self.image_size() >> (levels - 1)).pow(2)
+    }
+
     fn through(
         &self,
         device: &Device,
@@ -60,16 +64,7 @@ impl Model {
         let pixels = b.kept(size * size, 3)?.grouped(1);
         let out = b.kept(size * size, 3)?.grouped(1);
         plan(self.networks(), &mut b, pixels, out)?;
-        let plan = b.finish();
-        let mut executor = Executor::new(device, self.networks(), &plan)?;
-        executor.write(pixels, &image.to_pixels(range)?)?;
-        let mut cursor = executor.start(&plan)?;
-        executor.run(&plan, &mut cursor, None, |_| false)?;
-        executor.picture(out, range)
+        let run = self.run(device, b.finish(), |executor| executor.write(pixels, &image.to_pixels(range)?))?;
+        run.picture(out, range)
     }
-}
-
-/// Places of an image of `pixels` after `levels` levels.
-fn latent_places(pixels: View, levels: usize) -> usize {
-    pixels.count() >> (2 * (levels - 1))
 }

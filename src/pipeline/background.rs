@@ -54,7 +54,6 @@ impl Session {
             MARK.set(Arc::as_ptr(&marked));
             let done = catch_unwind(AssertUnwindSafe(|| run(&mut self, on_event)));
             let done = done.unwrap_or_else(|payload| {
-                self.give_up();
                 Err(Error::Callback { what: "a step, or what it called,", reason: panic_text(payload) })
             });
             (self, done)

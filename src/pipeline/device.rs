@@ -113,7 +113,7 @@ impl Cpu {
     /// A job takes its thread until the step or run that wanted it is over, so a host that wants its threads back soon
     /// steps with small budgets. Nobody waits for a job that has not begun: with jobs that never run, the caller does all
     /// the work. One that is run inside `spawn`, on the caller's thread, returns at once and does nothing. A panic of
-    /// `spawn` ends the step with it, and the next step goes on.
+    /// `spawn` ends the step with it, and the session must begin again.
     pub fn on(workers: impl Workers + 'static, threads: usize) -> Result<Self> {
         Pool::on(workers, threads).map(Self::with_pool)
     }

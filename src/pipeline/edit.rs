@@ -27,8 +27,8 @@ impl Model {
         self.check_size(image)?;
         let nets = self.networks();
         let vae = needed(&nets.vae, VAE_FILE, "the continuous tokens of a picture")?;
-        let places = self.places()?;
         let (size, c) = (self.image_size(), vae.config.z_channels);
+        let places = self.latent_places(vae.config.ch_mult.len());
         let mut b = Builder::new();
         let view = b.kept(size * size, 3)?.grouped(1);
         let [mean, log_variance, tokens] =
@@ -42,7 +42,7 @@ impl Model {
             Some(vq) => {
                 let mut b = Builder::new();
                 let view = b.kept(size * size, 3)?.grouped(1);
-                let codes = b.kept(places, 1)?.grouped(1);
+                let codes = b.kept(self.latent_places(vq.config.channel_mult.len()), 1)?.grouped(1);
                 vq.plan_encode(&mut b, view, codes)?;
                 let run =
                     self.run(&device, b.finish(), |executor| executor.write(view, &image.to_pixels((0.0, 1.0))?))?;
@@ -55,10 +55,15 @@ impl Model {
     /// The picture of continuous tokens, `[L, C]` by place.
     pub fn decode(&self, device: impl Into<Device>, tokens: &[f32]) -> Result<Image> {
         let vae = needed(&self.networks().vae, VAE_FILE, "pixels")?;
-        let (places, size, c) = (self.places()?, self.image_size(), vae.config.z_channels);
-        if tokens.len() != places * c || tokens.iter().any(|x| !x.is_finite()) {
-            let expected = format!("{places} tokens of {c} finite numbers");
+        let (size, c) = (self.image_size(), vae.config.z_channels);
+        let places = self.latent_places(vae.config.ch_mult.len());
+        if tokens.len() != places * c {
+            let expected = format!("{places} tokens of {c} numbers");
             return Err(Error::input("tokens", expected, format!("{} numbers", tokens.len())));
+        }
+        if let Some(i) = tokens.iter().position(|x| !x.is_finite()) {
+            let what = format!("number {} of the token of place {}", i % c, i / c);
+            return Err(Error::input(what, "a finite number", tokens[i]));
         }
         let mut b = Builder::new();
         let [view, latents] = [b.kept(places, c)?, b.kept(places, c)?].map(|v| v.grouped(1));
@@ -148,17 +153,27 @@ impl Model {
     }
 
     /// Runs a plan of this model.
-    fn run(&self, device: &Device, plan: Plan, fill: impl FnOnce(&mut Executor) -> Result<()>) -> Result<Executor> {
-        let mut executor = Executor::new(device, self.networks(), &plan)?;
+    pub(super) fn run(
+        &self,
+        device: &Device,
+        plan: Plan,
+        fill: impl FnOnce(&mut Executor) -> Result<()>,
+    ) -> Result<Executor> {
+        let mut executor = Executor::alone(device, self.networks(), &plan)?;
         fill(&mut executor)?;
-        let mut cursor = executor.start(&plan)?;
-        executor.run(&plan, &mut cursor, None, |_| false)?;
+        executor.run_whole(&plan)?;
         Ok(executor)
     }
 
-    /// L: places of a picture.
+    /// L: places of a picture. A model of autoencoders only has those of the continuous tokens, if there are any, else of
+    /// the discrete ones.
     pub fn places(&self) -> Result<usize> {
-        self.networks().places()
+        let nets = self.networks();
+        let levels = || {
+            let vae = nets.vae.as_ref().map(|vae| vae.config.ch_mult.len());
+            vae.or(nets.vq.as_ref().map(|vq| vq.config.channel_mult.len()))
+        };
+        nets.places().or_else(|none| levels().map(|levels| self.latent_places(levels)).ok_or(none))
     }
 }
 
@@ -309,6 +324,10 @@ fn around(size: usize, image: &Image, left: usize, top: usize) -> Result<(Image,
     if !fits(left, image.width()) || !fits(top, image.height()) {
         let found = format!("{} x {} at ({left}, {top})", image.width(), image.height());
         return Err(Error::input("image", format!("a picture inside {size} x {size} pixels"), found));
+    }
+    if (image.width(), image.height()) == (size, size) {
+        let expected = format!("a picture smaller than {size} x {size} pixels, with something around it to draw");
+        return Err(Error::input("image", expected, "one of that size"));
     }
     // What is not known shows the nearest known pixel, so that the patches on the border encode to something near.
     let (mut rgb, mut mask) = (Vec::with_capacity(size * size * 3), Vec::with_capacity(size * size));

@@ -35,6 +35,12 @@ impl Executor {
         }
     }
 
+    /// The same outside of a session, if the system has as much left.
+    pub(crate) fn alone(device: &Device, nets: &Networks, plan: &Plan) -> Result<Self> {
+        SessionMemory::of(device, nets, plan, None)?.within(None, "one run of a network")?;
+        Self::new(device, nets, plan)
+    }
+
     /// What [`Executor::new`] would take now, but for the plan.
     pub(super) fn needs(device: &Device, nets: &Networks, plan: &Plan) -> Result<SessionMemory> {
         match device {
@@ -114,6 +120,12 @@ impl Executor {
         }
     }
 
+    /// Runs from the plan's start to its end.
+    pub(crate) fn run_whole(&mut self, plan: &Plan) -> Result<()> {
+        let mut cursor = self.start(plan)?;
+        self.run(plan, &mut cursor, None, |_| false)
+    }
+
     /// Runs from `cursor` on, to the plan's end or until `pause` says so ([`Walker::run`]).
     pub(crate) fn run(
         &mut self,
@@ -130,5 +142,28 @@ impl Executor {
             #[cfg(feature = "cuda")]
             Self::Gpu(gpu) => gpu.run(plan, cursor, profile, pause),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::pipeline::Model;
+    use crate::plan::{Builder, Stage};
+
+    #[test]
+    fn a_run_outside_of_a_session_asks_what_is_left() {
+        let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny")).unwrap();
+        let mut b = Builder::new();
+        b.segment(Stage::Decode, 0, 1);
+        b.kept(1 << 42, 1).unwrap();
+        let plan = b.finish();
+        let device = Cpu::new(1).unwrap().into();
+        let error = Executor::alone(&device, model.networks(), &plan).unwrap_err();
+        let Error::Memory { what, bytes, .. } = &error else { panic!("{error}") };
+        assert!(what == "one run of a network" && *bytes > 1 << 44, "{error}");
+        // Asked, not tried.
+        assert!(!cfg!(target_os = "linux") || error.to_string().ends_with("bytes left"), "{error}");
     }
 }

@@ -26,7 +26,8 @@ pub struct SessionOptions {
     /// Bytes that the session may take, [`SessionMemory::bytes`]: more is an [`Error::Memory`](crate::Error::Memory) before
     /// any is allocated. Without a limit, what it takes of the host may not be more than the system has left, if it
     /// says so (Linux: `MemAvailable`, which knows nothing of limits of a container): Linux gives out more than it has, and
-    /// ends processes afterwards. [`u64::MAX`] leaves it to the system.
+    /// ends processes afterwards. [`u64::MAX`] leaves it to the system, but for the plan, which has to fit into what is left in
+    /// any case.
     pub memory_limit: Option<u64>,
 }
 
@@ -67,7 +68,7 @@ impl SessionMemory {
     }
 
     /// What a session of these plans takes now.
-    fn of(device: &Device, nets: &Networks, plan: &Plan, preview: Option<&Plan>) -> Result<Self> {
+    pub(super) fn of(device: &Device, nets: &Networks, plan: &Plan, preview: Option<&Plan>) -> Result<Self> {
         let mut memory = Executor::needs(device, nets, plan)?;
         memory.plan = plan.program_bytes();
         if let Some(preview) = preview {
@@ -78,15 +79,12 @@ impl SessionMemory {
         }
         Ok(memory)
     }
-}
 
-impl SessionOptions {
-    /// Refuses what takes more than the limit.
-    pub(super) fn check(&self, device: &Device, nets: &Networks, plan: &Plan, preview: Option<&Plan>) -> Result<()> {
-        let memory = SessionMemory::of(device, nets, plan, preview)?;
-        match Limit::new(self.memory_limit) {
-            Some(limit @ Limit::Set(_)) => limit.check(|| "the session".to_owned(), memory.bytes()),
-            Some(limit @ Limit::Left(_)) => limit.check(|| "the session".to_owned(), memory.host()),
+    /// Refuses it for `what` if it is more than that limit, or without one more of the host's than the system has left.
+    pub(super) fn within(&self, limit: Option<u64>, what: &str) -> Result<()> {
+        match Limit::new(limit) {
+            Some(limit @ Limit::Set(_)) => limit.check(|| what.to_owned(), self.bytes()),
+            Some(limit @ Limit::Left(_)) => limit.check(|| what.to_owned(), self.host()),
             None => Ok(()),
         }
     }

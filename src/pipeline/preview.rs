@@ -126,19 +126,21 @@ impl Session {
     /// the budget; the session's own run may be stepped in between. [`Error::Cancelled`] as for [`Session::step`].
     pub fn step_preview(&mut self, budget: Duration) -> Result<Progress> {
         let Self { previewer, canceller, .. } = self;
-        let Some(Previewer { compiled, executor, cursor, begun: true }) = previewer else {
+        let Some(Previewer { compiled, executor, cursor, begun: begun @ true }) = previewer else {
             return Err(Error::input("previews", "begin_preview before step_preview", "none begun"));
         };
         let end = Instant::now().checked_add(budget);
         let cancelled = || canceller.is_cancelled();
+        // As in `Session::walk`: what unwinds leaves nothing to go on from.
+        *begun = false;
         if !cancelled() {
             let over = |_: &Cursor| cancelled() || end.is_some_and(|end| Instant::now() >= end);
             executor.run(&compiled.plan, cursor, None, over)?;
         }
         if cancelled() {
-            self.previewer.iter_mut().for_each(Previewer::forget);
             return Err(Error::Cancelled);
         }
+        *begun = true;
         Ok(progress(&compiled.plan, cursor, &Pace::default()))
     }
 

@@ -1,7 +1,7 @@
 //! A session: a compiled plan, its memory, and the place in it.
 
 use super::edit::Given;
-use super::memory::{SessionOptions, collected};
+use super::memory::{SessionMemory, SessionOptions, collected};
 use super::model::Model;
 use super::preview::Previewer;
 use super::program::Program;
@@ -64,7 +64,8 @@ impl Session {
         let program = Program::new(model.networks(), batch, settings, outputs, false)?;
         let plan = &program.plan;
         let preview = outputs.partial_previews.then(|| Previewer::compile(model.networks(), batch)).transpose()?;
-        options.check(device, model.networks(), plan, preview.as_ref().map(|preview| &preview.plan))?;
+        let of_preview = preview.as_ref().map(|preview| &preview.plan);
+        SessionMemory::of(device, model.networks(), plan, of_preview)?.within(options.memory_limit, "the session")?;
         let times = plan.segments.iter().map(|s| (s.stage, Duration::ZERO)).collect();
         let executor = Executor::new(device, model.networks(), plan)?;
         debug!(
@@ -239,7 +240,8 @@ impl Session {
         self.walk(|_| end.is_some_and(|end| Instant::now() >= end))
     }
 
-    /// Works to the end; `watch` is told of the progress after each op.
+    /// Works to the end; `watch` is told of the progress after each op, and within an op each time that the caller's thread
+    /// looks for more of it to do. After a panic of `watch` the session must begin again.
     pub fn run(&mut self, mut watch: impl FnMut(&Progress)) -> Result<()> {
         self.walk(|p| {
             watch(p);
@@ -253,7 +255,7 @@ impl Session {
             return Err(Error::input("session", "begin before step or run", "a session without a request"));
         }
         let was_finished = self.cursor.is_finished(&self.program.plan);
-        let Self { program, executor, cursor, pace, canceller, times, profile, .. } = self;
+        let Self { program, executor, cursor, pace, begun, canceller, times, profile, .. } = self;
         let plan = &program.plan;
         let start = Instant::now();
         let (spent, mut looked) = (pace.spent, pace.done);
@@ -261,6 +263,9 @@ impl Session {
         let mut stage = progress(plan, cursor, pace).stage;
         let mut cancelled = canceller.0.load(Ordering::Relaxed);
         let mut done = Ok(());
+        // What unwinds (`pause`, a host's `spawn`) leaves an op whose tiles are done in part: done again in place they would be
+        // wrong. Then the request stays dropped.
+        *begun = false;
         if !cancelled {
             done = executor.run(plan, cursor, profile.as_mut(), |cursor| {
                 if cursor.done.saturating_sub(looked) >= Pace::least(plan) {
@@ -279,8 +284,8 @@ impl Session {
         }
         *times.entry(stage).or_default() += mark.elapsed();
         pace.reached(cursor.done, spent + start.elapsed());
-        if cancelled || done.is_err() {
-            self.begun = false;
+        self.begun = !cancelled && done.is_ok();
+        if !self.begun {
             let why = done.err().unwrap_or(Error::Cancelled);
             match &why {
                 Error::Cancelled => debug!("request cancelled: {}", self.told_times()),
@@ -357,11 +362,6 @@ impl Session {
     /// Whether this session makes coarse pictures, and whether it makes images.
     pub(super) fn makes(&self) -> (bool, bool) {
         (self.program.preview.is_some(), self.program.image.is_some())
-    }
-
-    /// Drops the request.
-    pub(super) fn give_up(&mut self) {
-        self.begun = false;
     }
 
     /// The continuous tokens of every image by place, after stage 2: `[L, C]` each.

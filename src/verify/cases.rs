@@ -34,7 +34,7 @@ struct Run {
 impl Run {
     fn new(b: Builder, model: &Model, device: &Device) -> Result<Self> {
         let plan = b.finish();
-        Ok(Self { executor: Executor::new(device, model.networks(), &plan)?, plan })
+        Ok(Self { executor: Executor::alone(device, model.networks(), &plan)?, plan })
     }
 
     fn put<T: bytemuck::Pod>(&mut self, view: View, data: &[T]) -> Result<()> {
@@ -42,8 +42,7 @@ impl Run {
     }
 
     fn run(&mut self) -> Result<()> {
-        let mut cursor = self.executor.start(&self.plan)?;
-        self.executor.run(&self.plan, &mut cursor, None, |_| false)
+        self.executor.run_whole(&self.plan)
     }
 
     fn get<T: bytemuck::Pod>(&self, view: View) -> Result<Vec<T>> {
@@ -175,16 +174,17 @@ fn discon_z(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     Ok(Difference::of_f32(&run.get(z)?, &by_slot(&expected, &order, places, d)))
 }
 
-fn head_settings(case: &Case) -> Result<HeadSettings> {
+fn head_settings(case: &Case, masked: &Masked) -> Result<HeadSettings> {
     let clip_x0 = case.params.get("clip_x0").and_then(serde_json::Value::as_f64).map(|c| c as f32);
-    let (steps, temperature) = (case.count("diffusion_steps")?, case.number("temperature")? as f32);
+    let steps = case.count("diffusion_steps", masked.config.head.train_steps)?;
+    let temperature = case.number("temperature")? as f32;
     Ok(HeadSettings { steps, temperature, clip_x0 })
 }
 
 fn head_sample(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (c, d) = (masked.config.token_dim, masked.config.decoder_dim);
-    let settings = head_settings(case)?;
+    let settings = head_settings(case, masked)?;
     let n = case.batch("in.z")?;
     let start = case.f32s("in.start", &[n, c])?;
     let noise = case.f32s("in.noise", &[settings.steps, n, c])?;
@@ -252,7 +252,7 @@ fn discon_sample(model: &Model, device: &Device, case: &Case) -> Result<Differen
     let masked = needed(&model.networks().masked, DISCON_FILE, "the case")?;
     let (places, c) = (masked.config.seq_len, masked.config.token_dim);
     let batch = case.batch("in.classes")?;
-    let head = head_settings(case)?;
+    let head = head_settings(case, masked)?;
     let order = order(case, batch, places)?;
     let (start, noise) = given(case, &order, batch, places, c, head.steps)?;
     let expected = case.f32s("out.tokens", &[batch, places, c])?;
@@ -264,7 +264,7 @@ fn discon_sample(model: &Model, device: &Device, case: &Case) -> Result<Differen
     let noise_view = b.kept(head.steps * batch * places, c)?;
     let first = noise_view.rows(0..batch * places).grouped(batch);
     let draws = Draws::Given { start: start_view, noise: first, step_words: batch * places * c };
-    let rounds = case.count("ar_steps")?;
+    let rounds = case.count("ar_steps", places)?;
     let rounds = RoundSettings { rounds, known: 0, guidance, schedule: schedule(case)?, head };
     masked.plan(&mut b, &stage.inputs, &draws, &rounds, stage.tokens)?;
     let mut run = Run::new(b, model, device)?;
@@ -351,12 +351,12 @@ fn pipeline(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let masked = needed(&nets.masked, DISCON_FILE, "the case")?;
     let (places, c) = (masked.config.seq_len, masked.config.token_dim);
     let batch = case.batch("in.classes")?;
-    let head = head_settings(case)?;
+    let head = head_settings(case, masked)?;
     let settings = Settings {
         discrete_guidance: case.number("guidance")?,
         discrete_guidance_pow: case.number("guidance_pow")?,
         discrete_temperature: case.number("rar_temperature")?,
-        rounds: case.count("ar_steps")?,
+        rounds: case.count("ar_steps", places)?,
         steps: head.steps,
         guidance: case.number("discon_guidance")?,
         guidance_schedule: schedule(case)?,
@@ -373,7 +373,7 @@ fn pipeline(model: &Model, device: &Device, case: &Case) -> Result<Difference> {
     let (Some(given_views), Some(image)) = (program.given, program.image) else {
         return Err(fault(&case.file, "the plan", "inputs and an image", "none"));
     };
-    let mut executor = Executor::new(device, nets, &program.plan)?;
+    let mut executor = Executor::alone(device, nets, &program.plan)?;
     let classes: Vec<usize> = classes.into_iter().map(|c| c as usize).collect();
     program.fill_classes(&mut executor, nets, &classes)?;
     program.fill_uniforms(&mut executor, &case.f32s("in.uniforms", &[batch, places])?)?;
