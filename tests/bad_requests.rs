@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
-use discon::{Cpu, ErrorKind, Image, Model, Outputs, Request, Settings};
+use discon::{Cpu, Edit, ErrorKind, Image, Model, Outputs, Request, Settings, Start};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -148,6 +148,54 @@ fn codes_that_do_not_fit_are_refused() {
     let error = odd.session(&cpu, 1, &quick(&odd), given).unwrap_err();
     assert!(error.to_string().contains("`given_codes`"), "{error}");
     odd.session(&cpu, 1, &quick(&odd), Outputs { preview: true, ..given }).unwrap();
+    // Nor has it for some of them, or those of an edit.
+    let codes = Start { codes: vec![vec![Some(0); 25]], ..Start::default() };
+    let edit = Start::of(Edit::Variations { codes: vec![0; 25], share: 0.5 });
+    let mut session = odd.session(&cpu, 1, &quick(&odd), Outputs::IMAGE).unwrap();
+    for start in [&codes, &edit] {
+        let error = session.begin_with(&[0], &[0], start).unwrap_err();
+        assert!(error.kind() == ErrorKind::Request && error.to_string().starts_with("codes: expected none"), "{error}");
+    }
+    session.begin(&[0], &[0]).unwrap();
+    let request = Request { classes: vec![0], seeds: vec![0], settings: quick(&odd) };
+    odd.variations(&cpu, &[0; 25], 0.5, &request).unwrap_err();
+    let mut session = odd.session(&cpu, 1, &quick(&odd), Outputs::IMAGE_AND_PREVIEW).unwrap();
+    session.begin_with(&[0], &[0], &codes).unwrap();
+}
+
+#[test]
+fn settings_of_a_stage_that_does_not_run_do_not_count() {
+    let read = |f: &str| (f.to_owned(), std::sync::Arc::new(std::fs::read(folder("tiny").join(f)).unwrap()) as _);
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder("tiny").join("discon.json")).unwrap()).unwrap();
+    config.as_object_mut().unwrap().remove("discon");
+    config["sampling"]["discon"]["ar_steps"] = 64.into();
+    let config = ("discon.json".to_owned(), std::sync::Arc::new(config.to_string().into_bytes()) as _);
+    let model = Model::from_bytes([config, read("rar.safetensors"), read("vq.safetensors")]).unwrap();
+    let cpu = Cpu::new(1).unwrap();
+    let mut session = model.session(&cpu, 1, &model.settings(), Outputs::DISCRETE_ONLY).unwrap();
+    session.begin(&[1], &[1]).unwrap();
+    session.run(|_| {}).unwrap();
+    let bad = Settings { discrete_temperature: 0.0, ..model.settings() };
+    model.session(&cpu, 1, &bad, Outputs::DISCRETE_ONLY).unwrap_err();
+}
+
+#[test]
+fn outputs_that_contradict_each_other_are_refused() {
+    let (model, odd, cpu) = (tiny(), Model::open(folder("odd")).unwrap(), Cpu::new(1).unwrap());
+    let some = Outputs { discrete_tokens: Some(3), ..Outputs::IMAGE };
+    let encoding = Outputs { encodes: true, known_places: 2, ..Outputs::IMAGE };
+    for (model, outputs, name) in [
+        (&odd, some, "`discrete_tokens`"),
+        (&model, Outputs { given_codes: true, ..some }, "`discrete_tokens`"),
+        (&model, Outputs { given_codes: true, ..encoding }, "`given_codes`"),
+    ] {
+        let error = model.session(&cpu, 1, &quick(model), outputs).unwrap_err();
+        assert!(error.kind() == ErrorKind::Request && error.to_string().contains(name), "{error}");
+    }
+    for outputs in [some, encoding] {
+        model.session(&cpu, 1, &quick(&model), outputs).unwrap();
+    }
 }
 
 #[test]

@@ -165,6 +165,23 @@ fn variations_keep_what_they_are_told_to() {
 }
 
 #[test]
+fn an_autoencoder_alone_encodes_and_decodes() {
+    let whole = tiny();
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/tiny"].iter().collect();
+    let read = |f: &str| (f.to_owned(), std::sync::Arc::new(std::fs::read(folder.join(f)).unwrap()) as _);
+    let image = picture(&whole);
+    let expected = whole.encode(cpu(), &image).unwrap();
+    let model = Model::from_bytes(["discon.json", "vae.safetensors"].map(read)).unwrap();
+    assert_eq!(model.places().unwrap(), whole.places().unwrap());
+    let tokens = model.encode(cpu(), &image).unwrap();
+    assert!(tokens.continuous == expected.continuous && tokens.discrete.is_none());
+    assert!(model.decode(cpu(), &tokens.continuous).unwrap() == whole.decode(cpu(), &tokens.continuous).unwrap());
+    // What it lacks for more is named.
+    let settings = model.settings();
+    assert!(model.session(cpu(), 1, &settings, Outputs::IMAGE).unwrap_err().to_string().contains("discon.safetensors"));
+}
+
+#[test]
 fn orders_draw_the_same_places_in_another_way() {
     let model = tiny();
     let settings = model.settings();
@@ -202,6 +219,11 @@ fn what_does_not_fit_is_an_error_and_the_next_call_works() {
         &["codes of image 0", "1073741824"],
     );
     says(model.decode(cpu(), &[0.0; 3]).unwrap_err(), &["tokens", "3 numbers"]);
+    let mut tokens = vec![0.0; places * 8];
+    tokens[3 * 8 + 5] = f32::NAN;
+    says(model.decode(cpu(), &tokens).unwrap_err(), &["number 5 of the token of place 3", "finite", "NaN"]);
+    let whole = model.outpaint(cpu(), &image, (0, 0), &usual).unwrap_err();
+    says(whole, &["image: expected a picture smaller than 8 x 8 pixels"]);
     says(model.encode(cpu(), &small).unwrap_err(), &["image"]);
 
     let all = Outputs { known_places: places, ..Outputs::IMAGE };
@@ -381,6 +403,27 @@ fn given_codes_take_an_order_and_known_places_too() {
     for order in [Order::Random, Order::Raster, Order::CentreOut] {
         assert!(made(true, order) == made(false, order), "{order:?}");
     }
+    // With some continuous tokens too, it draws the others as a session that is told all codes as if they were some.
+    let image = picture(&model);
+    let known = vec![Known {
+        places: (0..places).map(|place| place % 3 == 0).collect(),
+        tokens: model.encode(cpu(), &image).unwrap().continuous,
+    }];
+    let from_known = |given_codes: bool| {
+        let start = Start { order: Order::FromKnown, codes: all.clone(), known: known.clone(), ..Start::default() };
+        let outputs = Outputs { given_codes, ..model.outputs_for(&start).unwrap() };
+        assert_eq!(outputs.known_places, places.div_ceil(3));
+        let mut session = model.session(cpu(), 1, &settings, outputs).unwrap();
+        session.begin_with(&[1], &[2], &start).unwrap();
+        session.run(|_| ()).unwrap();
+        let tokens = session.tokens().unwrap();
+        let width = tokens[0].len() / places;
+        let of = |all: &[f32], place: usize| all[place * width..][..width].to_vec();
+        let kept = |&place: &usize| of(&tokens[0], place) == of(&known[0].tokens, place);
+        assert!((0..places).filter(kept).eq((0..places).step_by(3)), "others than the known ones were kept");
+        session.images().unwrap()
+    };
+    assert!(from_known(true) == from_known(false) && from_known(true) != made(true, Order::FromKnown));
     let mut session = model.session(cpu(), 1, &settings, Outputs { given_codes: true, ..Outputs::IMAGE }).unwrap();
     let some = Start { codes: vec![vec![Some(1); places - 1].into_iter().chain([None]).collect()], ..Start::default() };
     let error = session.begin_with(&[1], &[2], &some).unwrap_err().to_string();

@@ -70,7 +70,7 @@ fn mixes_lie_between_their_classes_and_do_not_see_their_neighbours() {
     );
 }
 
-/// With weights so close to one class that only rounding is left, both stages give what that class gives, nearly.
+/// A second class among them changes what stage 1 draws, and what stage 2 makes of the same codes.
 #[test]
 fn both_stages_see_the_mix() {
     let model = model("tiny");

@@ -111,8 +111,10 @@ impl Program {
             return Err(Error::setting("batch", format!("1 to {MAX_BATCH}"), batch));
         }
         let places = nets.places()?;
-        let train_steps = nets.masked.as_ref().map_or(usize::MAX, |m| m.config.head.train_steps);
-        settings.check(places, train_steps)?;
+        settings.check_discrete()?;
+        if let (true, Some(masked)) = (outputs.image, &nets.masked) {
+            settings.check_continuous(places, masked.config.head.train_steps)?;
+        }
         if !(1..=Outputs::MOST_MIXED).contains(&outputs.mix) {
             return Err(Error::setting("mix", format!("1 to {}", Outputs::MOST_MIXED), outputs.mix));
         }
@@ -142,8 +144,15 @@ impl Program {
                 return Err(Error::setting("given_codes", expected, true));
             }
         };
+        if let (Some(found), None | Some(Discrete::Given(_))) = (outputs.discrete_tokens, &discrete) {
+            return Err(Error::setting("discrete_tokens", "none where no discrete tokens are drawn", found));
+        }
+        if outputs.given_codes && outputs.encodes {
+            let expected = "false where a picture is encoded, whose codes are taken";
+            return Err(Error::setting("given_codes", expected, true));
+        }
         let mut program = Self {
-            plan: Builder::new().finish(),
+            plan: Builder::default().finish(),
             batch,
             places,
             discrete,

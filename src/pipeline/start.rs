@@ -16,8 +16,8 @@ pub struct Start {
     /// Of each image, what is known of its continuous tokens; in a session without [`Outputs::known_places`](super::Outputs::known_places) empty.
     pub known: Vec<Known>,
     /// Of each image, the classes that it is mixed of and their weights: finite numbers from 0 on whose sum is more than 0,
-    /// and is made 1. It is then of the weighted sum of their embeddings, and its class is not looked at; where there are
-    /// none, its class it is. At most as many as [`Outputs::mix`](super::Outputs::mix). Empty: each image is of its class.
+    /// and is made 1. It is then of the weighted sum of their embeddings, and its class has to be one of the model's but
+    /// counts for nothing; where there are none, its class it is. At most as many as [`Outputs::mix`](super::Outputs::mix). Empty: each image is of its class.
     pub mixes: Vec<Vec<(usize, f64)>>,
     /// A picture to make these of; `codes` and `known` are then empty. In a session of other outputs than
     /// [`Model::outputs_for`](super::Model::outputs_for) says, none.
@@ -75,6 +75,10 @@ impl Session {
 
     pub(super) fn check_codes(&self, codes: &[Vec<Option<u32>>]) -> Result<()> {
         let Program { batch, places, .. } = self.program;
+        if !codes.is_empty() && !self.program.has_codes() {
+            let found = format!("those of {} images", codes.len());
+            return Err(Error::input("codes", "none: this model and these outputs have no discrete tokens", found));
+        }
         if !codes.is_empty() && codes.len() != batch {
             return Err(Error::input("codes", format!("those of {batch} images, or none"), codes.len()));
         }
