@@ -242,7 +242,8 @@ enum discon_stage
  {
     // What no request changes, made by a model's first session.
     DISCON_STAGE_PREPARE = 0,
-    // A picture to tokens.
+    // A picture to tokens: before stage 1 one that is given, after DISCON_STAGE_PREVIEW the coarse one, for pictures of what is
+    // drawn so far.
     DISCON_STAGE_ENCODE = 1,
     // Stage 1: discrete tokens.
     DISCON_STAGE_DISCRETE = 2,
@@ -517,7 +518,7 @@ typedef struct discon_progress {
     uint32_t reserved;
 } discon_progress;
 
-// Told of the progress after each op. Other than 0 cancels the run.
+// Told of the progress after each op, and while an op is at work that takes long. Other than 0 cancels the run.
 typedef int32_t (*discon_watch)(void *user, const struct discon_progress *progress);
 
 // What happens to a session in the background. It and what it points to stay only while it is told.
@@ -733,19 +734,21 @@ discon_status discon_session_tokens(const struct discon_session *session, size_t
 // Copies the discrete tokens of an image by place, after stage 1 or where they were given: `count` is places.
 discon_status discon_session_codes(const struct discon_session *session, size_t index, uint32_t *codes, size_t count);
 
-// Frees a session; what runs in the background is cancelled, and waited for. DISCON_STATUS_BUSY, and nothing is freed, while it is at
-// work in another call. Null is none.
+// Frees a session; what runs in the background is cancelled, and waited for: until it has ended, `on_event` may still be called, and
+// its calls of this session are DISCON_STATUS_BUSY. DISCON_STATUS_BUSY, and nothing is freed, while it is at work in another call,
+// and from its own `on_event`. Null is none.
 discon_status discon_session_free(struct discon_session *session);
 
 // Runs the batch from where it is to its end on a thread of its own, and returns at once. `on_event` is told some hundred times a
 // second, on that thread; it may be null. Until `discon_session_join` all other calls of this session are DISCON_STATUS_BUSY.
+// If the thread cannot be had it is DISCON_STATUS_RESOURCES, and the session can only be freed.
 discon_status discon_session_run_in_background(struct discon_session *session, discon_on_event on_event, void *user);
 
 // Whether the run in the background is over (0 or 1): then `discon_session_join` does not wait.
 discon_status discon_session_is_over(const struct discon_session *session, int32_t *over);
 
 // Waits for the end of the run in the background, and returns how it went: DISCON_STATUS_CANCELLED if it was cancelled. After it the
-// session is as after `discon_session_run`.
+// session is as after `discon_session_run`. From `on_event`, on the thread that it would wait for, it is DISCON_STATUS_BUSY.
 discon_status discon_session_join(struct discon_session *session);
 
 // Makes options of `size` bytes (`sizeof`): one image, no preview.

@@ -349,7 +349,7 @@ impl Session {
     }
 
     /// Whether the coarse pictures are there.
-    pub(super) fn has_previews(&self) -> bool {
+    pub fn has_previews(&self) -> bool {
         self.is_past(Stage::Preview) && self.program.preview.is_some()
     }
 

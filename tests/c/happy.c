@@ -120,6 +120,54 @@ static void mixed(discon_model *model, discon_device *device, const discon_setti
     OK(discon_session_free(session));
 }
 
+// What is given beside codes holds in a session of given codes as in one that draws the same: an order, a mix, known places.
+static void given_with_codes(discon_model *model, discon_device *device, const discon_settings *settings) {
+    discon_model_info info = info_of(model);
+    uint32_t *codes = room(info.places * sizeof *codes), classes[] = {1, 2};
+    float *tokens = calloc(info.places * info.channels, sizeof *tokens);
+    uint8_t *known = calloc(info.places, 1);
+    double weights[] = {1, 1};
+    discon_session *session;
+    discon_start start;
+    OK(discon_session_new(model, device, NULL, settings, &session));
+    discon_images *plain = run_with(session, 1, NULL);
+    OK(discon_session_free(session));
+    memset(known, 1, info.places / 2);
+    for (int what = 0; what < 3; what++) {
+        discon_session_options options;
+        discon_images *images[2];
+        OK(discon_session_options_init(&options, sizeof options));
+        OK(discon_start_init(&start, sizeof start));
+        if (what == 0) start.order = DISCON_ORDER_RASTER;
+        if (what == 1) {
+            options.mix = 2;
+            start.mix_classes = classes;
+            start.mix_weights = weights;
+            start.mix_count = 2;
+        }
+        if (what == 2) {
+            options.known_places = info.places / 2;
+            start.known = known;
+            start.known_count = info.places;
+            start.tokens = tokens;
+            start.tokens_count = info.places * info.channels;
+        }
+        for (int given = 0; given < 2; given++) {
+            options.given_codes = (uint32_t)given;
+            if (given) start.codes = codes, start.codes_count = info.places;
+            OK(discon_session_new(model, device, &options, settings, &session));
+            images[given] = run_with(session, 1, &start);
+            OK(discon_session_codes(session, 0, codes, info.places));
+            OK(discon_session_free(session));
+        }
+        CHECK(same(view(images[0], 0), view(images[1], 0)) && !same(view(images[0], 0), view(plain, 0)));
+        OK(discon_images_free(images[0]));
+        OK(discon_images_free(images[1]));
+    }
+    OK(discon_images_free(plain));
+    free(codes), free(tokens), free(known);
+}
+
 // Pictures of what is drawn so far leave the run as it is; after the end they are the images.
 static void previewed(discon_model *model, discon_device *device, const discon_settings *settings) {
     discon_session_options options;
@@ -164,6 +212,33 @@ static void previewed(discon_model *model, discon_device *device, const discon_s
     OK(discon_images_free(images));
     OK(discon_images_free(expected));
     OK(discon_session_free(session));
+}
+
+// With pictures of both kinds DISCON_STAGE_ENCODE follows stage 1 and its coarse picture, which are there then.
+static void previewed_twice(discon_model *model, discon_device *device, const discon_settings *settings) {
+    discon_session_options options;
+    discon_session *session;
+    discon_images *coarse;
+    discon_progress progress;
+    uint32_t class_ = 1, *codes = room(info_of(model).places * sizeof *codes);
+    uint64_t seed = 5;
+    int encoding = 0;
+    OK(discon_progress_init(&progress, sizeof progress));
+    OK(discon_session_options_init(&options, sizeof options));
+    options.preview = options.partial_previews = 1;
+    OK(discon_session_new(model, device, &options, settings, &session));
+    OK(discon_session_begin(session, &class_, &seed, 1, NULL));
+    while (!progress.finished) {
+        OK(discon_session_step(session, 0, &progress));
+        if (progress.stage != DISCON_STAGE_ENCODE) continue;
+        OK(discon_session_previews(session, &coarse));
+        OK(discon_images_free(coarse));
+        OK(discon_session_codes(session, 0, codes, info_of(model).places));
+        encoding = 1;
+    }
+    CHECK(encoding);
+    OK(discon_session_free(session));
+    free(codes);
 }
 
 struct heard {
@@ -424,7 +499,9 @@ int main(int argc, char **argv) {
     OK(discon_session_free(session));
     limited(argv[1]);
     mixed(model, device, &settings);
+    given_with_codes(model, device, &settings);
     previewed(model, device, &settings);
+    previewed_twice(model, device, &settings);
     in_background(model, device, &request, images);
 
     // Pictures of pictures.

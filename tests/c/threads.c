@@ -241,6 +241,78 @@ static void cancelled_at_any_time(discon_model *model, discon_device *device) {
     OK(discon_session_free(run.session));
 }
 
+// From `on_event`: to join or free would be to wait for its own end. Refused, and the run goes on.
+static int ask_for_its_end(void *user, const discon_event *event) {
+    struct run *run = user;
+    int32_t over;
+    OK(discon_session_is_over(run->session, &over));
+    CHECK(over == 0);
+    GIVES(DISCON_STATUS_BUSY, discon_session_join(run->session));
+    GIVES(DISCON_STATUS_BUSY, discon_session_free(run->session));
+    if (event->kind == DISCON_EVENT_KIND_IMAGES) {
+        pthread_mutex_lock(&run->mutex);
+        run->inside = 1;
+        pthread_cond_signal(&run->changed);
+        pthread_mutex_unlock(&run->mutex);
+    }
+    return 0;
+}
+
+// Waits until the session is being freed: then its calls of it are refused.
+static int wait_for_its_end(void *user, const discon_event *event) {
+    struct run *run = user;
+    int32_t over;
+    (void)event;
+    pthread_mutex_lock(&run->mutex);
+    run->inside = 1;
+    pthread_cond_signal(&run->changed);
+    pthread_mutex_unlock(&run->mutex);
+    double start = now();
+    discon_status status;
+    while ((status = discon_session_is_over(run->session, &over)) == DISCON_STATUS_OK) {
+        CHECK(over == 0 && now() < start + 60);
+        nap(1);
+    }
+    CHECK(status == DISCON_STATUS_BUSY);
+    discon_progress progress;
+    OK(discon_progress_init(&progress, sizeof progress));
+    GIVES(DISCON_STATUS_BUSY, discon_session_progress(run->session, &progress));
+    GIVES(DISCON_STATUS_BUSY, discon_session_join(run->session));
+    GIVES(DISCON_STATUS_BUSY, discon_session_free(run->session));
+    run->leave = 1;
+    return 0;
+}
+
+static void ended_from_inside(discon_model *model, discon_device *device, discon_settings *settings) {
+    struct run run = {0};
+    uint32_t class_ = 1;
+    uint64_t seed = 3;
+    discon_images *images;
+    pthread_mutex_init(&run.mutex, NULL);
+    pthread_cond_init(&run.changed, NULL);
+    OK(discon_session_new(model, device, NULL, settings, &run.session));
+    for (int freed = 0; freed < 2; freed++) {
+        run.inside = 0;
+        OK(discon_session_begin(run.session, &class_, &seed, 1, NULL));
+        OK(discon_session_run_in_background(run.session, freed ? wait_for_its_end : ask_for_its_end, &run));
+        pthread_mutex_lock(&run.mutex);
+        while (!run.inside) pthread_cond_wait(&run.changed, &run.mutex);
+        pthread_mutex_unlock(&run.mutex);
+        if (freed) {
+            // It may ask at the very moment, and hold the session for it.
+            discon_status status;
+            while ((status = discon_session_free(run.session)) == DISCON_STATUS_BUSY) nap(1);
+            CHECK(status == DISCON_STATUS_OK && run.leave);
+        } else {
+            OK(discon_session_join(run.session));
+            OK(discon_session_images(run.session, &images));
+            OK(discon_images_free(images));
+        }
+    }
+    pthread_mutex_destroy(&run.mutex);
+    pthread_cond_destroy(&run.changed);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     errors_are_of_threads();
@@ -260,6 +332,7 @@ int main(int argc, char **argv) {
     OK(discon_generate(model, device, &request, &images));
     cancelled_from_elsewhere(model, device, &settings);
     cancelled_at_any_time(model, device);
+    ended_from_inside(model, device, &settings);
     on_threads_of_the_host(model, &request, images);
     OK(discon_images_free(images));
     OK(discon_device_free(device));

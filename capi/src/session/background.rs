@@ -74,6 +74,7 @@ impl Listener {
 
 /// Runs the batch from where it is to its end on a thread of its own, and returns at once. `on_event` is told some hundred times a
 /// second, on that thread; it may be null. Until `discon_session_join` all other calls of this session are DISCON_STATUS_BUSY.
+/// If the thread cannot be had it is DISCON_STATUS_RESOURCES, and the session can only be freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_run_in_background(
     session: *mut SessionHandle,
@@ -114,6 +115,7 @@ pub unsafe extern "C" fn discon_session_join(session: *mut SessionHandle) -> Sta
     guard(|| {
         // SAFETY: as the header asks.
         let mut state = unsafe { get(session, "session")? }.enter()?;
+        state.not_of_this_thread()?;
         let background = match std::mem::replace(&mut state.at, Where::Lost) {
             Where::InBackground(background) => background,
             other => {

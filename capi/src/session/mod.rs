@@ -50,7 +50,7 @@ enum Where {
 /// Cancels a session, from any thread.
 pub struct CancellerHandle(Canceller);
 
-/// Told of the progress after each op. Other than 0 cancels the run.
+/// Told of the progress after each op, and while an op is at work that takes long. Other than 0 cancels the run.
 pub type Watch = Option<unsafe extern "C" fn(user: *mut c_void, progress: *const Progress) -> i32>;
 
 impl SessionHandle {
@@ -72,17 +72,17 @@ impl SessionHandle {
 
     /// To begin: what a panic left is given up.
     fn enter_anew(&self) -> Result<MutexGuard<'_, State>> {
-        let state = match self.state.try_lock() {
+        match self.state.try_lock() {
+            Ok(state) => Ok(state),
+            Err(TryLockError::WouldBlock) => Err(BUSY),
             Err(TryLockError::Poisoned(state)) => {
+                // Nobody else is inside: no panic but the one that was found is forgotten.
+                self.state.clear_poison();
                 let mut state = state.into_inner();
                 state.begun = false;
                 Ok(state)
             }
-            Err(TryLockError::WouldBlock) => Err(BUSY),
-            Ok(state) => Ok(state),
-        };
-        self.state.clear_poison();
-        state
+        }
     }
 }
 
@@ -105,6 +105,14 @@ impl State {
         }
     }
 
+    /// Refuses a call of `on_event`, which cannot wait for the end of its own thread.
+    fn not_of_this_thread(&self) -> Result<()> {
+        match &self.at {
+            Where::InBackground(background) if background.is_current() => Err(IN_BACKGROUND),
+            _ => Ok(()),
+        }
+    }
+
     /// The session, with a batch.
     fn begun(&self) -> Result<&Session> {
         let session = self.session()?;
@@ -119,19 +127,18 @@ impl State {
         Ok(done?)
     }
 
-    /// The pictures of a session that makes them and has come so far.
-    fn images(&self) -> Result<Vec<Image>> {
+    /// The session, unless it makes images and has not yet.
+    fn finished(&self) -> Result<&Session> {
         let session = self.begun()?;
         if self.outputs.image && !session.progress().finished {
             return Err(Failure::Misuse("images: expected a session that is finished, found it at work"));
         }
-        Ok(session.images()?)
+        Ok(session)
     }
 
     fn previews(&self) -> Result<Vec<Image>> {
         let session = self.begun()?;
-        let at = session.progress();
-        if self.outputs.preview && !at.finished && at.stage <= At::Preview {
+        if self.outputs.preview && !session.has_previews() {
             return Err(Failure::Misuse("previews: expected a session that is through stage 1, found it before"));
         }
         Ok(session.previews()?)
@@ -193,20 +200,12 @@ pub unsafe extern "C" fn discon_session_begin(
         let session = unsafe { get(session, "session")? };
         let mut state = session.enter_anew()?;
         state.session()?;
-        let State { at: Where::Here(session), model, begun, outputs } = &mut *state else { return Err(LOST) };
+        let State { at: Where::Here(session), model, begun, .. } = &mut *state else { return Err(LOST) };
         // SAFETY: as the header asks.
         let ((classes, seeds), start) = unsafe {
             (classes_and_seeds(model, (classes, seeds), count)?, Start::read(start, count, model.places()?)?)
         };
-        if outputs.given_codes {
-            let codes: Option<Vec<Vec<u32>>> =
-                start.codes.iter().map(|codes| codes.iter().copied().collect()).collect();
-            let codes =
-                codes.ok_or_else(|| Error::input("codes", "all of them, as `given_codes` says", "some to be drawn"))?;
-            session.begin_with_codes(&classes, seeds, &codes)?;
-        } else {
-            session.begin_with(&classes, seeds, &start)?;
-        }
+        session.begin_with(&classes, seeds, &start)?;
         *begun = true;
         Ok(())
     })
@@ -300,7 +299,7 @@ pub unsafe extern "C" fn discon_canceller_free(canceller: *mut CancellerHandle) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_images(session: *const SessionHandle, images: *mut *mut Images) -> Status {
     // SAFETY: as the header asks.
-    let make = || Ok(Images(unsafe { get(session, "session")? }.enter()?.images()?));
+    let make = || Ok(Images::from(unsafe { get(session, "session")? }.enter()?.finished()?.images()?));
     // SAFETY: as the header asks.
     guard(|| unsafe { give(images, "images", make) })
 }
@@ -313,7 +312,7 @@ pub unsafe extern "C" fn discon_session_image(
     target: *const Target,
 ) -> Status {
     // SAFETY: as the header asks.
-    guard(|| unsafe { picture::write(picture::pick(&get(session, "session")?.enter()?.images()?, index)?, target) })
+    guard(|| unsafe { picture::write(&get(session, "session")?.enter()?.finished()?.image(index)?, target) })
 }
 
 /// Copies the continuous tokens of an image by place, after stage 2: `count` is places * channels.
@@ -349,8 +348,8 @@ pub unsafe extern "C" fn discon_session_codes(
         // SAFETY: as the header asks.
         let state = unsafe { get(session, "session")? }.enter()?;
         let session = state.begun()?;
-        let at = session.progress();
-        if !state.outputs.given_codes && !at.finished && at.stage <= At::Discrete {
+        let draws = session.plan().segments.iter().any(|segment| segment.stage == At::Discrete);
+        if draws && !session.has_codes() {
             return Err(Failure::Misuse("codes: expected a session that is through stage 1, found it before"));
         }
         // SAFETY: as the header asks.
@@ -358,8 +357,9 @@ pub unsafe extern "C" fn discon_session_codes(
     })
 }
 
-/// Frees a session; what runs in the background is cancelled, and waited for. DISCON_STATUS_BUSY, and nothing is freed, while it is at
-/// work in another call. Null is none.
+/// Frees a session; what runs in the background is cancelled, and waited for: until it has ended, `on_event` may still be called, and
+/// its calls of this session are DISCON_STATUS_BUSY. DISCON_STATUS_BUSY, and nothing is freed, while it is at work in another call,
+/// and from its own `on_event`. Null is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_free(session: *mut SessionHandle) -> Status {
     guard(|| {
@@ -367,7 +367,11 @@ pub unsafe extern "C" fn discon_session_free(session: *mut SessionHandle) -> Sta
             return Ok(());
         }
         // SAFETY: as the header asks.
-        drop(unsafe { get(session, "session")? }.enter_anew()?);
+        let mut state = unsafe { get(session, "session")? }.enter_anew()?;
+        state.not_of_this_thread()?;
+        // Locked while it waits for the thread: what that calls meanwhile is refused, and finds nothing half dropped.
+        drop(std::mem::replace(&mut state.at, Where::Lost));
+        drop(state);
         // SAFETY: it is from `give`, and nobody is inside.
         drop(unsafe { Box::from_raw(session) });
         Ok(())

@@ -11,7 +11,8 @@ use discon::plan::Stage as At;
 pub enum Stage {
     /// What no request changes, made by a model's first session.
     Prepare = 0,
-    /// A picture to tokens.
+    /// A picture to tokens: before stage 1 one that is given, after DISCON_STAGE_PREVIEW the coarse one, for pictures of what is
+    /// drawn so far.
     Encode = 1,
     /// Stage 1: discrete tokens.
     Discrete = 2,
