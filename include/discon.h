@@ -327,8 +327,8 @@ typedef struct discon_cpu_options {
 typedef struct discon_open_options {
     // Bytes of this struct: what `discon_open_options_init` puts here.
     size_t size;
-    // Bytes of weights that the model may have of its own; what lies in mapped files or in the caller's memory is not counted. 0 is
-    // what the system has left, UINT64_MAX leaves it to the system.
+    // Bytes that the model may have of its own, as `own_bytes` of a discon_model_info; what lies in mapped files or in the caller's
+    // memory is not counted. 0 is what the system has left, UINT64_MAX leaves it to the system.
     uint64_t memory_limit;
     // What products are computed in: a discon_precision.
     uint32_t precision;
@@ -369,10 +369,13 @@ typedef struct discon_model_info {
     uint32_t previews;
     // Bytes of weights that are used where they lie: in mapped files, or in the caller's memory.
     uint64_t weights_in_place;
-    // Bytes of weights that were copied.
+    // Bytes of weights that were copied: by themselves, or with their files.
     uint64_t weights_copied;
     // Bytes of what its sessions have made for each other so far.
     uint64_t shared_bytes;
+    // Bytes that the model has of its own, which `memory_limit` limits: weights that were copied, what was made of weights, and
+    // files that `discon_model_from_memory` copied, each as a whole.
+    uint64_t own_bytes;
 } discon_model_info;
 
 // How to generate.
@@ -639,7 +642,7 @@ discon_status discon_model_open(const char *folder, const struct discon_open_opt
 
 // Opens a model whose files lie in memory: `count` of them. With `release` they are used where they lie, and must stay and
 // not change until `release(user)` is called: once, when the model and all its sessions are gone, or before this call returns if
-// it fails. Without it they are copied.
+// it fails. Without it they are copied, within `memory_limit`.
 discon_status discon_model_from_memory(const struct discon_file *files,
                                        size_t count,
                                        const struct discon_open_options *options,

@@ -3,7 +3,7 @@
 use crate::request::Settings;
 use crate::sized::{self, size_first};
 use crate::status::{Result, Status, free, get, give, guard, put, slice, text};
-use discon::tensor::SharedBytes;
+use discon::tensor::{Limit, SharedBytes};
 use discon::{Error, Model, Precision as Computed};
 use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
@@ -13,6 +13,8 @@ pub struct ModelHandle {
     pub(crate) model: Model,
     /// Names as C has them.
     classes: Vec<CString>,
+    /// Bytes of files that were copied, for want of a `release`.
+    files: u64,
 }
 
 /// How to open a model.
@@ -21,8 +23,8 @@ pub struct ModelHandle {
 pub struct OpenOptions {
     /// Bytes of this struct: what `discon_open_options_init` puts here.
     pub size: usize,
-    /// Bytes of weights that the model may have of its own; what lies in mapped files or in the caller's memory is not counted. 0 is
-    /// what the system has left, UINT64_MAX leaves it to the system.
+    /// Bytes that the model may have of its own, as `own_bytes` of a discon_model_info; what lies in mapped files or in the caller's
+    /// memory is not counted. 0 is what the system has left, UINT64_MAX leaves it to the system.
     pub memory_limit: u64,
     /// What products are computed in: a discon_precision.
     pub precision: u32,
@@ -108,15 +110,18 @@ pub struct ModelInfo {
     pub previews: u32,
     /// Bytes of weights that are used where they lie: in mapped files, or in the caller's memory.
     pub weights_in_place: u64,
-    /// Bytes of weights that were copied.
+    /// Bytes of weights that were copied: by themselves, or with their files.
     pub weights_copied: u64,
     /// Bytes of what its sessions have made for each other so far.
     pub shared_bytes: u64,
+    /// Bytes that the model has of its own, which `memory_limit` limits: weights that were copied, what was made of weights, and
+    /// files that `discon_model_from_memory` copied, each as a whole.
+    pub own_bytes: u64,
 }
 
 size_first!(ModelInfo, "model info", {
     image_size: 0, classes: 0, places: 0, channels: 0, codes: 0, precision: 0, previews: 0, weights_in_place: 0, weights_copied: 0,
-    shared_bytes: 0,
+    shared_bytes: 0, own_bytes: 0,
 });
 
 fn precision(number: u32) -> Result<Option<Computed>> {
@@ -130,9 +135,9 @@ fn precision(number: u32) -> Result<Option<Computed>> {
 }
 
 impl ModelHandle {
-    fn new(model: Model) -> Self {
+    fn new(model: Model, files: u64) -> Self {
         let name = |name: &String| CString::new(name.replace('\0', "")).unwrap_or_default();
-        Self { classes: model.config().classes.iter().map(name).collect(), model }
+        Self { classes: model.config().classes.iter().map(name).collect(), model, files }
     }
 }
 
@@ -165,7 +170,7 @@ pub unsafe extern "C" fn discon_model_open(
     let make = || -> Result<_> {
         // SAFETY: as the header asks.
         let (folder, options) = unsafe { (self::folder(folder)?, OpenOptions::read(options)?) };
-        Ok(ModelHandle::new(Model::open_with(folder, &options)?))
+        Ok(ModelHandle::new(Model::open_with(folder, &options)?, 0))
     };
     // SAFETY: as the header asks.
     guard(|| unsafe { give(model, "model", make) })
@@ -206,7 +211,7 @@ impl AsRef<[u8]> for Lent {
 
 /// Opens a model whose files lie in memory: `count` of them. With `release` they are used where they lie, and must stay and
 /// not change until `release(user)` is called: once, when the model and all its sessions are gone, or before this call returns if
-/// it fails. Without it they are copied.
+/// it fails. Without it they are copied, within `memory_limit`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_model_from_memory(
     files: *const File,
@@ -219,9 +224,17 @@ pub unsafe extern "C" fn discon_model_from_memory(
     let lender = release.map(|release| Lender { release, user });
     let make = || -> Result<_> {
         let lender = lender.map(Arc::new);
-        let mut given: Vec<(String, SharedBytes)> = Vec::new();
         // SAFETY: as the header asks.
-        for file in unsafe { slice(files, count, "files")? } {
+        let (files, options) = unsafe { (slice(files, count, "files")?, OpenOptions::read(options)?) };
+        let copied = match &lender {
+            Some(_) => 0,
+            None => files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.length as u64)),
+        };
+        if let Some(limit) = Limit::new(options.memory_limit) {
+            limit.check(|| "a copy of the model's files".to_owned(), copied)?;
+        }
+        let mut given: Vec<(String, SharedBytes)> = Vec::new();
+        for file in files {
             // SAFETY: as the header asks; with a lender the bytes stay as long as it does.
             let (name, bytes) =
                 unsafe { (text(file.name, "name of a file")?, slice(file.bytes, file.length, "bytes of a file")?) };
@@ -233,12 +246,24 @@ pub unsafe extern "C" fn discon_model_from_memory(
                 },
             ));
         }
-        // SAFETY: as the header asks.
-        let options = unsafe { OpenOptions::read(options)? };
-        Ok(ModelHandle::new(Model::from_bytes_with(given, &options)?))
+        // What the system has left is less by now, without the copies.
+        let memory_limit = options.memory_limit.map(|limit| limit - copied);
+        let model = Model::from_bytes_with(given, &discon::OpenOptions { memory_limit, ..options });
+        Ok(ModelHandle::new(model.map_err(|error| beside(copied, error))?, copied))
     };
     // SAFETY: as the header asks.
     guard(|| unsafe { give(model, "model", make) })
+}
+
+/// Says of memory that was refused what else there is within the limit.
+fn beside(copied: u64, error: Error) -> Error {
+    match error {
+        Error::Memory { what, bytes, reason } if copied > 0 => {
+            let reason = format!("{reason}, beside {copied} bytes of files that were copied");
+            Error::Memory { what, bytes, reason }
+        }
+        other => other,
+    }
 }
 
 /// Bytes of our own, in lines of 64.
@@ -260,8 +285,9 @@ pub unsafe extern "C" fn discon_model_info_init(info: *mut ModelInfo, size: usiz
 pub unsafe extern "C" fn discon_model_get_info(model: *const ModelHandle, info: *mut ModelInfo) -> Status {
     guard(|| {
         // SAFETY: as the header asks.
-        let model = &unsafe { get(model, "model")? }.model;
+        let ModelHandle { model, files, .. } = unsafe { get(model, "model")? };
         let (config, memory) = (model.config(), model.weight_memory());
+        let in_copies = if *files > 0 { memory.in_place } else { 0 };
         let codes = config.discon.as_ref().map(|c| c.codebook_size).or(config.vq.as_ref().map(|c| c.codebook_size));
         let made = ModelInfo {
             size: 0,
@@ -276,9 +302,10 @@ pub unsafe extern "C" fn discon_model_get_info(model: *const ModelHandle, info: 
                 Computed::Q8 => Precision::Q8,
             } as u32,
             previews: config.vq.is_some().into(),
-            weights_in_place: memory.in_place,
-            weights_copied: memory.copied,
+            weights_in_place: memory.in_place - in_copies,
+            weights_copied: memory.copied + in_copies,
             shared_bytes: model.shared_bytes(),
+            own_bytes: memory.own() + files,
         };
         // SAFETY: as the header asks.
         unsafe { sized::write(info, &made) }

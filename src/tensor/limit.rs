@@ -5,7 +5,7 @@ use std::fmt;
 
 /// A bound of memory, and who set it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Limit {
+pub enum Limit {
     /// The caller.
     Set(u64),
     /// The system has no more.
@@ -14,12 +14,12 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// What the caller set, else what the system says it has left, if it says so.
-    pub(crate) fn new(set: Option<u64>) -> Option<Self> {
+    pub fn new(set: Option<u64>) -> Option<Self> {
         set.map(Self::Set).or_else(|| left().map(Self::Left))
     }
 
     /// [`Error::Memory`] for `what`, if its `bytes` are more.
-    pub(crate) fn check(self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
+    pub fn check(self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
         let (Self::Set(limit) | Self::Left(limit)) = self;
         if bytes <= limit { Ok(()) } else { Err(Error::Memory { what: what(), bytes, reason: self.to_string() }) }
     }

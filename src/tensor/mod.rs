@@ -11,7 +11,7 @@ mod weight;
 pub use aligned::AlignedBytes;
 pub use dtype::DType;
 pub use filter::Filter;
-pub(crate) use limit::Limit;
+pub use limit::Limit;
 pub use matrix::{Layout, Mat, TileMut};
 pub use packed::{Form, Format, Matrix, Precision};
 pub use weight::{Elements, SharedBytes, Weight};

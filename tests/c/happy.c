@@ -43,6 +43,29 @@ static void from_memory(const char *folder, const discon_request *request, const
         discon_model *model;
         discon_session *session;
         OK(discon_model_from_memory(files, 5, &open, lent ? count_release : NULL, &released, &model));
+        // Files that the library copied are the model's own, and within its limit.
+        discon_model_info info = info_of(model);
+        size_t sum = 0;
+        for (int i = 0; i < 5; i++) sum += files[i].length;
+        CHECK(info.weights_in_place + info.weights_copied > 0 && info.own_bytes > 0);
+        CHECK(lent || (info.weights_in_place == 0 && info.own_bytes > sum));
+        discon_open_options within = open;
+        discon_model *refused;
+        within.memory_limit = info.own_bytes - 1;
+        GIVES(DISCON_STATUS_RESOURCES, discon_model_from_memory(files, 5, &within, lent ? count_release : NULL, &released, &refused));
+        CHECK(says(lent ? "the limit is" : "beside"));
+        within.memory_limit = sum - 1;
+        if (!lent) {
+            GIVES(DISCON_STATUS_RESOURCES, discon_model_from_memory(files, 5, &within, NULL, NULL, &refused));
+            CHECK(says("a copy of the model's files") && says("the limit is"));
+        }
+        CHECK(refused == NULL && released == lent);
+        released = 0;
+        within.memory_limit = info.own_bytes;
+        OK(discon_model_from_memory(files, 5, &within, lent ? count_release : NULL, &released, &refused));
+        OK(discon_model_free(refused));
+        CHECK(released == lent);
+        released = 0;
         discon_images *images;
         OK(discon_generate(model, device, request, &images));
         for (size_t i = 0; i < request->count; i++) CHECK(same(view(images, i), view(expected, i)));
@@ -71,6 +94,15 @@ static void limited(const char *folder) {
     open.memory_limit = 1000;
     GIVES(DISCON_STATUS_RESOURCES, discon_model_open(folder, &open, &model));
     CHECK(model == NULL && says("bytes"));
+    // What it says that it has of its own is what the limit limits.
+    open.memory_limit = UINT64_MAX;
+    OK(discon_model_open(folder, &open, &model));
+    open.memory_limit = info_of(model).own_bytes;
+    OK(discon_model_free(model));
+    OK(discon_model_open(folder, &open, &model));
+    OK(discon_model_free(model));
+    open.memory_limit--;
+    GIVES(DISCON_STATUS_RESOURCES, discon_model_open(folder, &open, &model));
     open.memory_limit = UINT64_MAX;
     open.precision = DISCON_PRECISION_BF16;
     OK(discon_model_open(folder, &open, &model));
