@@ -60,7 +60,7 @@ enum discon_status
     DISCON_STATUS_DEVICE = 7,
     // A pointer that must not be null was null.
     DISCON_STATUS_NULL = 8,
-    // A struct's `size` is too small, or so large that it holds what this library does not know.
+    // A struct's `size` is too small, or so large that it holds what this library does not know; or its `reserved` is not zero.
     DISCON_STATUS_SIZE = 9,
     // A call at the wrong time: a step before begin, images before the end.
     DISCON_STATUS_MISUSE = 10,

@@ -6,7 +6,7 @@ use crate::picture::{self, Image, Images};
 use crate::request::{Request, model};
 use crate::session::SessionHandle;
 use crate::sized::{self, size_first};
-use crate::status::{Failure, Result, Status, get, give, guard, slice, slice_mut};
+use crate::status::{Failure, Result, Status, collected, get, give, guard, slice, slice_mut};
 use discon::{Device, Error, Model, Outputs};
 use std::ptr::null;
 
@@ -20,9 +20,34 @@ unsafe fn made(
     make: impl FnOnce(&Model, &Device) -> Result<Vec<discon::Image>>,
 ) -> Status {
     // SAFETY: as the caller says.
-    let make = || Ok(Images(unsafe { make(model(handle)?, &get(device, "device")?.0)? }));
+    let make = || Ok(Images::from(unsafe { make(model(handle)?, &get(device, "device")?.0)? }));
     // SAFETY: as the caller says.
     guard(|| unsafe { give(images, "images", make) })
+}
+
+/// The mask of a picture of the model's size.
+///
+/// # Safety
+/// It is null or valid for reads of `count` values.
+unsafe fn read_mask(model: &Model, mask: *const u8, count: usize) -> Result<Vec<bool>> {
+    let size = model.image_size();
+    // SAFETY: as the caller says.
+    let mask = unsafe { slice(mask, count, "mask")? };
+    if Some(count) != size.checked_mul(size) {
+        return Err(Error::input("mask", format!("{size} x {size} values"), count).into());
+    }
+    collected(mask.iter().map(|&m| Ok(m != 0)), "a mask")
+}
+
+/// Discrete tokens, one a place.
+///
+/// # Safety
+/// They are null or valid for reads of `count` values while the result is used.
+unsafe fn codes_of_places<'a>(model: &Model, codes: *const u32, count: usize) -> Result<&'a [u32]> {
+    let places = model.places()?;
+    // SAFETY: as the caller says.
+    let codes = unsafe { slice(codes, count, "codes")? };
+    if count == places { Ok(codes) } else { Err(Error::input("codes", format!("{places} of them"), count).into()) }
 }
 
 /// Generates the images of a request.
@@ -55,7 +80,7 @@ pub unsafe extern "C" fn discon_inpaint(
     unsafe {
         made((model, device), images, |model, device| {
             let (image, request) = (picture::read(image)?, Request::read(request, model)?);
-            let mask: Vec<bool> = slice(mask, mask_count, "mask")?.iter().map(|&m| m != 0).collect();
+            let mask = read_mask(model, mask, mask_count)?;
             Ok(model.inpaint(device, &image, &mask, &request)?)
         })
     }
@@ -117,7 +142,7 @@ pub unsafe extern "C" fn discon_variations(
     // SAFETY: as the header asks.
     unsafe {
         made((model, device), images, |model, device| {
-            let (codes, request) = (slice(codes, count, "codes")?, Request::read(request, model)?);
+            let (request, codes) = (Request::read(request, model)?, codes_of_places(model, codes, count)?);
             Ok(model.variations(device, codes, share, &request)?)
         })
     }
@@ -172,7 +197,7 @@ size_first!(Edit, "edit", {
 impl Edit {
     /// # Safety
     /// As of [`sized::read`], and its pointers are null or valid for reads of what it says.
-    unsafe fn read(from: *const Self) -> Result<discon::Edit> {
+    unsafe fn read(from: *const Self, model: &Model) -> Result<discon::Edit> {
         // SAFETY: as the caller says.
         unsafe {
             let given = sized::read(from)?;
@@ -181,12 +206,13 @@ impl Edit {
             Ok(match given.kind {
                 0 => discon::Edit::Inpaint {
                     image: picture::read(given.image)?,
-                    mask: slice(given.mask, given.mask_count, "mask")?.iter().map(|&m| m != 0).collect(),
+                    mask: read_mask(model, given.mask, given.mask_count)?,
                 },
                 1 => discon::Edit::Outpaint { image: picture::read(given.image)?, left, top },
                 2 => discon::Edit::Redraw { image: picture::read(given.image)?, share },
                 3 => {
-                    discon::Edit::Variations { codes: slice(given.codes, given.codes_count, "codes")?.to_vec(), share }
+                    let codes = codes_of_places(model, given.codes, given.codes_count)?;
+                    discon::Edit::Variations { codes: collected(codes.iter().copied().map(Ok), "codes")?, share }
                 }
                 other => return Err(Error::input("kind", "a discon_edit_kind", other).into()),
             })
@@ -215,7 +241,7 @@ pub unsafe extern "C" fn discon_session_edit(
         // SAFETY: as the header asks.
         let (model, device, edit, request) = unsafe {
             let model = self::model(model)?;
-            (model, &get(device, "device")?.0, Edit::read(edit)?, Request::read(request, model)?)
+            (model, &get(device, "device")?.0, Edit::read(edit, model)?, Request::read(request, model)?)
         };
         Ok(SessionHandle::new(model.edit(device, &edit, &request)?, model, Outputs::IMAGE, true))
     };

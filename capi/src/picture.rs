@@ -1,8 +1,9 @@
 //! Pixels in and out.
 
 use crate::sized::{self, size_first};
-use crate::status::{Failure, Result, Status, free, get, guard, put, slice, slice_mut};
+use crate::status::{Failure, Result, Status, free, get, guard, put, room_for, slice, slice_mut};
 use discon::{Error, Image as Picture};
+use std::borrow::Cow;
 
 /// How pixels lie: 8 bits a channel.
 #[repr(u32)]
@@ -57,7 +58,13 @@ pub struct Target {
 size_first!(Target, "target", { pixels: std::ptr::null_mut(), length: 0, stride: 0, format: 0, reserved: 0 });
 
 /// Pictures that the library holds.
-pub struct Images(pub(crate) Vec<Picture>);
+pub struct Images<'a>(pub(crate) Cow<'a, [Picture]>);
+
+impl From<Vec<Picture>> for Images<'_> {
+    fn from(pictures: Vec<Picture>) -> Self {
+        Self(Cow::Owned(pictures))
+    }
+}
 
 /// Bytes of a pixel.
 fn channels(format: u32) -> Result<usize> {
@@ -92,13 +99,7 @@ pub(crate) unsafe fn read(from: *const Image) -> Result<Picture> {
     let (line, stride, all) = lines(given.width, given.height, channels, given.stride)?;
     // SAFETY: as the caller says.
     let bytes = unsafe { slice(given.pixels, all, "pixels")? };
-    let mut rgb = Vec::new();
-    let n = given.width * given.height * 3;
-    rgb.try_reserve_exact(n).map_err(|e| Error::Memory {
-        what: "a picture".to_owned(),
-        bytes: n as u64,
-        reason: e.to_string(),
-    })?;
+    let mut rgb = room_for(given.width * given.height * 3, "a picture")?;
     for bytes in bytes.chunks(stride).take(given.height) {
         bytes[..line].chunks_exact(channels).for_each(|pixel| rgb.extend_from_slice(&pixel[..3]));
     }

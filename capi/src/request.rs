@@ -2,7 +2,7 @@
 
 use crate::model::ModelHandle;
 use crate::sized::{self, size_first};
-use crate::status::{Failure, Result, Status, guard, slice};
+use crate::status::{Failure, Result, Status, collected, guard, slice};
 use discon::weights::GuidanceSchedule as Schedule;
 use discon::{Error, Known, Model, Order as Drawn, Start as Given};
 
@@ -191,8 +191,8 @@ pub(crate) unsafe fn classes_and_seeds<'a>(
     // SAFETY: as the caller says.
     let (classes, seeds) = unsafe { (slice(classes, count, "classes")?, slice(seeds, count, "seeds")?) };
     let none = model.config().classes.len();
-    let class = |&class: &u32| if class == NO_CLASS { none } else { class as usize };
-    Ok((classes.iter().map(class).collect(), seeds))
+    let class = |&class: &u32| Ok(if class == NO_CLASS { none } else { class as usize });
+    Ok((collected(classes.iter().map(class), "classes")?, seeds))
 }
 
 impl Request {
@@ -203,7 +203,8 @@ impl Request {
         unsafe {
             let given = sized::read(from)?;
             let (classes, seeds) = classes_and_seeds(model, (given.classes, given.seeds), given.count)?;
-            Ok(discon::Request { classes, seeds: seeds.to_vec(), settings: Settings::read(given.settings, model)? })
+            let seeds = collected(seeds.iter().copied().map(Ok), "seeds")?;
+            Ok(discon::Request { classes, seeds, settings: Settings::read(given.settings, model)? })
         }
     }
 }
@@ -227,6 +228,9 @@ impl Start {
             let classes = slice(given.mix_classes, given.mix_count, "classes of mixes")?;
             (given, codes, known, tokens, (classes, slice(given.mix_weights, given.mix_count, "weights of mixes")?))
         };
+        if images == 0 {
+            return Err(Error::input("count", "one image at least", 0).into());
+        }
         let fits = |what: &str, n: usize| -> Result<()> {
             let all = images.checked_mul(places);
             if n == 0 || Some(n) == all {
@@ -240,7 +244,7 @@ impl Start {
             let expected = format!("those of {images} images, with their known places");
             return Err(Failure::Engine(Error::input("tokens", expected, format!("{} numbers", tokens.len()))));
         }
-        if images == 0 || !mixes.0.len().is_multiple_of(images) {
+        if !mixes.0.len().is_multiple_of(images) {
             let expected = format!("as many for each of {images} images");
             return Err(Error::input("classes of mixes", expected, mixes.0.len()).into());
         }
@@ -248,13 +252,18 @@ impl Start {
             let of = image * mixes.0.len() / images..(image + 1) * mixes.0.len() / images;
             let all = mixes.0[of.clone()].iter().zip(&mixes.1[of]);
             // What is not 0 is the engine's to refuse.
-            all.filter(|(_, weight)| **weight != 0.0).map(|(&class, &weight)| (class as usize, weight)).collect()
+            let all = all.filter(|(_, weight)| **weight != 0.0).map(|(&class, &weight)| Ok((class as usize, weight)));
+            collected(all, "classes of mixes")
         };
-        let code = |&code: &u32| (code != NO_CODE).then_some(code);
-        let each = known.chunks(places.max(1)).enumerate().map(|(image, known)| {
+        let code = |&code: &u32| Ok((code != NO_CODE).then_some(code));
+        let codes = codes.chunks(places.max(1)).map(|codes| collected(codes.iter().map(code), "codes"));
+        let known = known.chunks(places.max(1)).enumerate().map(|(image, known)| {
             let width = tokens.len() / images;
-            let tokens = tokens[image * width..][..width].to_vec();
-            Known { places: known.iter().map(|&known| known != 0).collect(), tokens }
+            let tokens = tokens[image * width..][..width].iter().copied().map(Ok);
+            Ok(Known {
+                places: collected(known.iter().map(|&known| Ok(known != 0)), "known places")?,
+                tokens: collected(tokens, "tokens")?,
+            })
         });
         Ok(Given {
             order: match given.order {
@@ -264,9 +273,9 @@ impl Start {
                 3 => Drawn::FromKnown,
                 other => return Err(Error::input("order", "a discon_order", other).into()),
             },
-            codes: codes.chunks(places.max(1)).map(|codes| codes.iter().map(code).collect()).collect(),
-            known: each.collect(),
-            mixes: if mixes.0.is_empty() { Vec::new() } else { (0..images).map(mix).collect() },
+            codes: collected(codes, "codes")?,
+            known: collected(known, "known places")?,
+            mixes: if mixes.0.is_empty() { Vec::new() } else { collected((0..images).map(mix), "classes of mixes")? },
             edit: None,
         })
     }

@@ -74,7 +74,7 @@ pub(crate) unsafe fn read_or<T: SizeFirst>(from: *const T, default: T) -> Result
 
 /// Refuses a field that this version does not know, where it is not zero: a later version's, or a struct that was not made by `init`.
 pub(crate) fn reserved<T: SizeFirst>(_: &T, field: u32) -> Result<()> {
-    if field == 0 { Ok(()) } else { Err(Failure::Size(T::NAME, size_of::<T>())) }
+    if field == 0 { Ok(()) } else { Err(Failure::Reserved(T::NAME, field)) }
 }
 
 /// [`read_or`] with the struct's own defaults.

@@ -36,7 +36,7 @@ pub enum Status {
     Device = 7,
     /// A pointer that must not be null was null.
     Null = 8,
-    /// A struct's `size` is too small, or so large that it holds what this library does not know.
+    /// A struct's `size` is too small, or so large that it holds what this library does not know; or its `reserved` is not zero.
     Size = 9,
     /// A call at the wrong time: a step before begin, images before the end.
     Misuse = 10,
@@ -54,6 +54,7 @@ pub(crate) enum Failure {
     Engine(Error),
     Null(&'static str),
     Size(&'static str, usize),
+    Reserved(&'static str, u32),
     Misuse(&'static str),
     Busy(&'static str),
     Unsupported(&'static str),
@@ -81,7 +82,7 @@ impl Failure {
                 _ => Status::Other,
             },
             Self::Null(_) => Status::Null,
-            Self::Size(..) => Status::Size,
+            Self::Size(..) | Self::Reserved(..) => Status::Size,
             Self::Misuse(_) => Status::Misuse,
             Self::Busy(_) => Status::Busy,
             Self::Unsupported(_) => Status::Unsupported,
@@ -97,6 +98,7 @@ impl fmt::Display for Failure {
             Self::Size(what, size) => {
                 write!(f, "{what}: expected its size and zeros behind what is known, found size {size}")
             }
+            Self::Reserved(what, found) => write!(f, "{what}: expected 0 in `reserved`, found {found}"),
             Self::Misuse(text) | Self::Busy(text) | Self::Unsupported(text) => f.write_str(text),
         }
     }
@@ -262,6 +264,26 @@ pub(crate) unsafe fn slice_mut<'a, T>(pointer: *mut T, count: usize, what: &'sta
     }
     // SAFETY: as the caller says, and neither null nor too large.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer, count) })
+}
+
+/// Memory for as many values as a caller says, which may be refused.
+pub(crate) fn room_for<T>(count: usize, what: &str) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count).map_err(|e| Error::Memory {
+        what: what.to_owned(),
+        bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
+        reason: e.to_string(),
+    })?;
+    Ok(room)
+}
+
+/// The values of an iterator that says how many there are at most, in memory that may be refused.
+pub(crate) fn collected<T>(values: impl Iterator<Item = Result<T>>, what: &str) -> Result<Vec<T>> {
+    let mut all = room_for(values.size_hint().1.unwrap_or(0), what)?;
+    for value in values {
+        all.push(value?);
+    }
+    Ok(all)
 }
 
 /// A text of C.

@@ -212,6 +212,7 @@ static void sizes(discon_model *m, discon_device *d, discon_request *r) {
     CHECK(says("settings"));
     later.unknown = 0, later.known.reserved = 1;
     GIVES(DISCON_STATUS_SIZE, discon_generate(m, d, &request, &images));
+    CHECK(says("settings") && says("`reserved`") && !says("size"));
     // A program of an earlier version, whose settings ended with the guidance of stage 1: the rest is the model's.
     settings = quick(m);
     settings.size = offsetof(discon_settings, discrete_temperature);
@@ -273,6 +274,8 @@ static void counts(discon_model *m, discon_device *d, discon_session *s, discon_
     classes[0] = 0;
     discon_start start;
     OK(discon_start_init(&start, sizeof start));
+    GIVES(DISCON_STATUS_REQUEST, discon_session_begin(s, classes, seeds, 0, &start));
+    CHECK(says("count") && !says("mixes"));
     start.order = 99;
     GIVES(DISCON_STATUS_REQUEST, discon_session_begin(s, classes, seeds, 1, &start));
     OK(discon_start_init(&start, sizeof start));
@@ -302,10 +305,12 @@ static void counts(discon_model *m, discon_device *d, discon_session *s, discon_
     uint8_t byte = 1;
     float *tokens = calloc(info.places * info.channels + 1, sizeof *tokens);
     GIVES(DISCON_STATUS_REQUEST, discon_inpaint(m, d, &picture, &byte, 1, r, &images));
+    CHECK(says("mask"));
     GIVES(DISCON_STATUS_REQUEST, discon_outpaint(m, d, &picture, 1, 0, r, &images));
     GIVES(DISCON_STATUS_REQUEST, discon_outpaint(m, d, &picture, SIZE_MAX, 0, r, &images));
     GIVES(DISCON_STATUS_REQUEST, discon_redraw(m, d, &picture, -1, r, &images));
     GIVES(DISCON_STATUS_REQUEST, discon_variations(m, d, classes, 2, 0.5, r, &images));
+    CHECK(says("codes"));
     GIVES(DISCON_STATUS_REQUEST, discon_decode(m, d, tokens, info.places * info.channels + 1, &images));
     GIVES(DISCON_STATUS_REQUEST, discon_encode(m, d, &picture, tokens, info.places * info.channels + 1, NULL, 0));
     GIVES(DISCON_STATUS_REQUEST, discon_encode(m, d, &picture, tokens, info.places * info.channels, classes, 2));

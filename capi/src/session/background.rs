@@ -4,6 +4,7 @@ use super::{LOST, Progress, SessionHandle, Where};
 use crate::picture::Images;
 use crate::status::{Failure, Status, get, guard, put};
 use discon::Canceller;
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::ptr::null;
 
@@ -28,7 +29,7 @@ pub struct Event {
     /// Where the session is, for DISCON_EVENT_KIND_PROGRESS; else null.
     pub progress: *const Progress,
     /// The pictures, for the other kinds; else null.
-    pub images: *const Images,
+    pub images: *const Images<'static>,
     /// A discon_event_kind.
     pub kind: u32,
     /// Zero.
@@ -58,10 +59,10 @@ impl Listener {
                 (told.kind, told.progress) = (EventKind::Progress as u32, &raw const progress);
             }
             discon::Event::Preview(pictures) | discon::Event::Images(pictures) => {
-                images = Images(pictures.clone());
+                images = Images(Cow::Borrowed(pictures.as_slice()));
                 let coarse = matches!(event, discon::Event::Preview(_));
                 told.kind = if coarse { EventKind::Preview } else { EventKind::Images } as u32;
-                told.images = &raw const images;
+                told.images = (&raw const images).cast();
             }
             _ => return,
         }
@@ -109,7 +110,7 @@ pub unsafe extern "C" fn discon_session_is_over(session: *const SessionHandle, o
 }
 
 /// Waits for the end of the run in the background, and returns how it went: DISCON_STATUS_CANCELLED if it was cancelled. After it the
-/// session is as after `discon_session_run`.
+/// session is as after `discon_session_run`. From `on_event`, on the thread that it would wait for, it is DISCON_STATUS_BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_join(session: *mut SessionHandle) -> Status {
     guard(|| {

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_previews(session: *const SessionHandle, images: *mut *mut Images) -> Status {
     // SAFETY: as the header asks.
-    let make = || Ok(Images(unsafe { get(session, "session")? }.enter()?.previews()?));
+    let make = || Ok(Images::from(unsafe { get(session, "session")? }.enter()?.previews()?));
     // SAFETY: as the header asks.
     guard(|| unsafe { give(images, "images", make) })
 }
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn discon_session_partial_previews(
     images: *mut *mut Images,
 ) -> Status {
     // SAFETY: as the header asks.
-    let make = || Ok(Images(unsafe { get(session, "session")? }.enter()?.begun()?.partial_previews()?));
+    let make = || Ok(Images::from(unsafe { get(session, "session")? }.enter()?.begun()?.partial_previews()?));
     // SAFETY: as the header asks.
     guard(|| unsafe { give(images, "images", make) })
 }
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn discon_session_preview_now(session: *mut SessionHandle,
         // SAFETY: as the header asks.
         let mut state = unsafe { get(session, "session")? }.enter()?;
         state.begun()?;
-        Ok(Images(state.session_mut()?.preview_now()?))
+        Ok(Images::from(state.session_mut()?.preview_now()?))
     };
     // SAFETY: as the header asks.
     guard(|| unsafe { give(images, "images", make) })
