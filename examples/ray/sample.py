@@ -6,6 +6,7 @@ usage: python sample.py --model DIR --count N --npz FILE [--shards K] [--address
 import argparse
 import ctypes
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -42,9 +43,13 @@ class Job:
         """What `discon sample` calls shard `number` of samples.npz."""
         return f"samples.{number}-of-{self.shards}.npz"
 
+    def images(self):
+        """What decides the bytes of its shards, beside the files of the model."""
+        return {"model": self.model, "count": self.count, "shards": self.shards, "options": list(self.options)}
+
     def scratch(self, number):
         """Where a node keeps what it has begun of a shard: a task that is done again there goes on with it."""
-        said = repr((self.name, self.model, self.count, self.shards, self.options, number))
+        said = repr((self.name, self.images(), number))
         return pathlib.Path(tempfile.gettempdir(), f"discon-sample-{hashlib.sha256(said.encode()).hexdigest()[:16]}")
 
 
@@ -115,15 +120,31 @@ def collect(job, folder, retries=5, told=print):
         told(f"shard {number} of {job.shards} from node {answer['node']}, {len(running)} to come")
 
 
+def begun(job, folder):
+    """The folder of finished shards, which holds those of one job and says of which."""
+    folder.mkdir(exist_ok=True)
+    page = folder / "job.json"
+    if not page.exists() and not any(folder.glob("*.npz")):
+        partial = folder / "job.json.partial"
+        partial.write_text(json.dumps(job.images(), indent=1))
+        partial.rename(page)
+    found = json.loads(page.read_text()) if page.exists() else "shards without a job.json"
+    if found != job.images():
+        raise RuntimeError(f"{folder}: expected shards of {job.images()}, found {found}: remove it, or write another file")
+
+
 def sample(job, npz, retries=5, told=print):
     """Makes `npz`, of the same bytes as `discon sample` alone does. Started again, it goes on with the shards that are there."""
     if npz.exists():
         raise FileExistsError(f"{npz}: there is a file of that name")
+    program = shutil.which(job.discon)
+    if program is None:
+        raise RuntimeError(f"no program `{job.discon}` on this machine, which is to join the shards")
     folder = npz.with_name(f"{npz.name}.shards")
-    folder.mkdir(exist_ok=True)
+    begun(job, folder)
     collect(job, folder, retries, told)
     shards = [str(folder / job.file(number)) for number in range(1, job.shards + 1)]
-    done = subprocess.run([job.discon, "sample", "--quiet", "--npz", str(npz), "--join", *shards], capture_output=True, text=True)
+    done = subprocess.run([program, "sample", "--quiet", "--npz", str(npz), "--join", *shards], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
     shutil.rmtree(folder)

@@ -1,5 +1,6 @@
 """The example on two Ray nodes of this machine."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -165,6 +166,42 @@ def test_nodes_without_program_or_model_are_left_out(cluster, whole, scripted, t
     with pytest.raises(RuntimeError, match="no node of this cluster can make images: no model at .*nowhere"):
         example.sample(nowhere, tmp_path / "none.npz")
     assert not (tmp_path / "none.npz").exists()
+
+
+def test_shards_of_another_job_are_refused(tmp_path, monkeypatch):
+    collected = []
+
+    def interrupted(job, folder, *_):
+        collected.append(job)
+        (folder / job.file(1)).write_bytes(b"a shard")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(example, "collect", interrupted)
+    first = job(tmp_path, DISCON)
+    others = [
+        dataclasses.replace(first, options=["--seed", "6", "--classes", "1,3,4"]),
+        dataclasses.replace(first, model=MODEL + "/../odd"),
+        dataclasses.replace(first, count=COUNT + 1),
+        dataclasses.replace(first, shards=SHARDS - 1),
+    ]
+    for again in (first, dataclasses.replace(first, cpus=2)):
+        with pytest.raises(KeyboardInterrupt):
+            example.sample(again, tmp_path / "made.npz")
+    for other in others:
+        with pytest.raises(RuntimeError, match="made.npz.shards: expected shards of .* found "):
+            example.sample(other, tmp_path / "made.npz")
+    # Of which job they are is not known.
+    (tmp_path / "made.npz.shards/job.json").unlink()
+    with pytest.raises(RuntimeError, match="shards without a job.json"):
+        example.sample(first, tmp_path / "made.npz")
+    assert len(collected) == 2
+
+
+def test_a_program_that_could_not_join_is_told_of_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(example, "collect", lambda *_: pytest.fail("it is known before"))
+    with pytest.raises(RuntimeError, match="no program `discon-is-not-here` on this machine"):
+        example.sample(job(tmp_path, "discon-is-not-here"), tmp_path / "made.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_wrong_is_told(cluster, tmp_path):
