@@ -23,8 +23,8 @@ int main(int argc, char **argv) {
 
     discon_model *model;
     discon_device *device;
-    must(discon_model_open(argv[1], NULL, &model));   // mapped: nothing is read yet
-    must(discon_device_cpu(NULL, &device));                            // a thread for each core
+    must(discon_model_open(argv[1], NULL, &model)); // mapped, and used in place once `discon pack` has packed it
+    must(discon_device_cpu(NULL, &device));         // a thread for each core
 
     uint32_t class_;
     uint64_t seed = strtoull(argv[3], NULL, 10);
