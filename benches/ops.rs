@@ -328,9 +328,9 @@ impl Subject {
     fn new(case: &Case, pool: &Pool) -> Result<Self> {
         let mut b = Builder::new();
         let ops = (case.make)(&mut b)?;
-        let weight: u64 = ops.iter().map(|op| op.cost().weight()).sum();
+        let weight: u64 = ops.iter().map(|op| op.cost(1).weight()).sum();
         let turns = (RUN_WEIGHT / weight.max(1)).clamp(1, 1000);
-        let (out, cost, count) = (ops[0].out().view, ops[0].cost(), ops.len() as u64 * turns);
+        let (out, cost, count) = (ops[0].out().view, ops[0].cost(1), ops.len() as u64 * turns);
         assert_eq!((ops[0].name(), cost.flops), (case.op, case.flops.map_or(cost.flops, |flops| flops as u64)));
         b.segment(Stage::Encode, 0, turns as usize);
         ops.into_iter().for_each(|op| b.push(op));

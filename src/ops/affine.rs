@@ -29,7 +29,7 @@ impl Kernel for Affine {
         Out::new(self.out, (16_384 / self.out.cols().max(1)).max(1), self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.out.count() * self.out.cols();
         Cost { bytes: words(2 * n), flops: 2 * n as u64 }
     }

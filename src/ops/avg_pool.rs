@@ -26,7 +26,7 @@ impl Kernel for AvgPool {
         Out::new(self.out, 64, self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.out.count() * self.out.cols();
         Cost { bytes: words(5 * n), flops: 4 * n as u64 }
     }

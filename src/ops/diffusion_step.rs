@@ -41,7 +41,7 @@ impl Kernel for DiffusionStep {
         Out::new(self.x, 64, self.x.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.x.count() * self.x.cols();
         let halves = if self.guidance.is_some() { 2 } else { 1 };
         Cost { bytes: words(n * (3 + 2 * halves)), flops: 30 * n as u64 }

@@ -46,7 +46,7 @@ impl Kernel for GroupStats {
         Out::new(self.out, 1, self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.x.count() * self.x.cols();
         Cost { bytes: words(n), flops: 4 * n as u64 }
     }
@@ -116,7 +116,7 @@ impl Kernel for GroupFactors {
         Out::new(self.out, 1, self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.stats.count() * self.stats.cols();
         Cost { bytes: words(n), flops: 6 * n as u64 }
     }
@@ -171,7 +171,7 @@ impl Kernel for GroupNorm {
         Out::new(self.out, pixels.div_ceil(GroupStats::blocks(pixels)), self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.x.count() * self.x.cols();
         let activation = if self.activation == Activation::Identity { 0 } else { 20 * n as u64 };
         Cost { bytes: words(2 * n), flops: 2 * n as u64 + activation }

@@ -28,7 +28,7 @@ impl Kernel for HeadNorm {
         Out::new(self.out, 16, self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.out.count() * self.out.cols();
         Cost { bytes: words(2 * n), flops: if self.norm.is_some() { 8 * n as u64 } else { 0 } }
     }

@@ -47,7 +47,7 @@ impl Kernel for LayerNorm {
         Out::new(self.out.view, (TILE / self.x.cols().max(1)).max(1), self.out.view.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.x.count() * self.x.cols();
         let modulation = if self.modulation.is_some() { 2 * n } else { 0 };
         Cost { bytes: words(n + self.out.view.count() * self.out.view.cols() + modulation), flops: 8 * n as u64 }

@@ -89,7 +89,7 @@ impl Kernel for Linear {
         tile(tile_rows, cols.div_ceil(across).next_multiple_of(STRIP))
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let (m, n, k) = (self.x.view.count(), self.w.rows(), self.w.cols());
         let extra = self.epilogue.gate.map_or(0, |_| m * n) + if self.epilogue.add { m * n } else { 0 };
         let moved = m * (self.x.view.cols() + self.out.view.cols()) + extra;

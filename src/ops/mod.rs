@@ -97,8 +97,8 @@ pub trait Kernel {
     const NAME: &'static str;
     /// The matrix it writes.
     fn out(&self) -> Out;
-    /// Bytes and FLOPs of one run.
-    fn cost(&self) -> Cost;
+    /// Bytes and FLOPs of one run in a segment of `turns` turns: the mean of them where they differ.
+    fn cost(&self, turns: usize) -> Cost;
     /// Words of a worker's memory that [`Kernel::tile`] splits.
     fn worker_words(&self) -> usize {
         0
@@ -148,9 +148,9 @@ macro_rules! ops {
                 match self { $(Self::$op(op) => op.out(),)* }
             }
 
-            /// Bytes and FLOPs of one run.
-            pub fn cost(&self) -> Cost {
-                match self { $(Self::$op(op) => op.cost(),)* }
+            /// Bytes and FLOPs of one run in a segment of `turns` turns: the mean of them where they differ.
+            pub fn cost(&self, turns: usize) -> Cost {
+                match self { $(Self::$op(op) => op.cost(turns),)* }
             }
 
             /// Words of memory a worker needs for it.

@@ -33,7 +33,7 @@ impl Kernel for NearestCode {
         Out::new(self.out, ROWS, 1)
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let (m, k, c) = (self.x.count(), self.codebook.rows(), self.x.cols());
         Cost { bytes: words(m * c + k * c), flops: 2 * (m * k * c) as u64 }
     }

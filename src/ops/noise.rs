@@ -33,7 +33,7 @@ impl Kernel for Noise {
         Out::new(self.out, 16, self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.out.count() * self.out.cols();
         // Ten rounds of some eight operations for four numbers, then logarithm, root, sine and cosine.
         Cost { bytes: words(n), flops: 40 * n as u64 }

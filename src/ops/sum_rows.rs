@@ -97,7 +97,7 @@ impl Kernel for SumRows {
         Out::new(self.out, (16_384 / self.out.cols().max(1)).max(1), self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.out.count() * self.out.cols();
         let mixed = |s: &Source| if let Source::Mix { ids, .. } = s { ids.cols() } else { 0 };
         let weights: usize = self.sources.iter().map(mixed).sum();

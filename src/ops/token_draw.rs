@@ -39,7 +39,7 @@ impl Kernel for TokenDraw {
         Out::new(self.out, 1, self.out.cols())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let n = self.logits.count() * self.logits.cols();
         Cost { bytes: words(n), flops: 20 * n as u64 }
     }

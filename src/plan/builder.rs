@@ -111,12 +111,13 @@ impl Builder {
 
     /// Appends an op to the current segment.
     pub fn push(&mut self, op: impl Into<Op>) {
-        let step = Step::new(op.into());
-        debug_assert!(step.out.view.layout.is_disjoint(), "{step:?}");
+        let op = op.into();
         let segments = if self.making.is_some() { &mut self.prologue } else { &mut self.segments };
         let Some(segment) = segments.last_mut() else {
-            panic!("{} before the first segment", step.op.name());
+            panic!("{} before the first segment", op.name());
         };
+        let step = Step::new(op, segment.repeat);
+        debug_assert!(step.out.view.layout.is_disjoint(), "{step:?}");
         if step.chunks > 0 {
             let (room, heap) = (segment.steps.capacity(), step.op.heap_bytes());
             segment.weight += step.weight;

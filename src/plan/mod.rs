@@ -107,7 +107,7 @@ pub struct Segment {
     pub makes: Option<usize>,
     /// The ops.
     pub steps: Vec<Step>,
-    /// Cost of one turn, by [`Cost::weight`].
+    /// Cost of one turn, by [`Cost::weight`]: of the mean one where they differ.
     pub weight: u64,
 }
 
@@ -159,7 +159,7 @@ impl Plan {
     /// Bytes and FLOPs of all segments of `stage`.
     pub fn cost(&self, stage: Stage) -> Cost {
         let of = |s: &Segment| {
-            let once = s.steps.iter().fold(Cost::default(), |sum, step| sum + step.op.cost());
+            let once = s.steps.iter().fold(Cost::default(), |sum, step| sum + step.cost);
             Cost { bytes: once.bytes * s.repeat as u64, flops: once.flops * s.repeat as u64 }
         };
         self.segments.iter().filter(|s| s.stage == stage).map(of).fold(Cost::default(), |a, b| a + b)

@@ -1,7 +1,7 @@
 //! The memory plan, the cursor, and what keeps ops from reading what they write.
 
 use super::*;
-use crate::ops::{Out, Source, SumRows};
+use crate::ops::{Attention, Keys, Out, Source, SumRows};
 use crate::pool::Pool;
 use crate::simd::Isa;
 use crate::tensor::Layout;
@@ -105,6 +105,32 @@ fn a_run_can_pause_anywhere_and_counts_what_it_did() {
     assert_eq!(profile.ops[1].cost, plan.cost(Stage::Decode));
     let result = arena.mat::<f32>(rows);
     assert_eq!((0..7).map(|i| result.row(i)[0]).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
+}
+
+#[test]
+fn attention_over_a_cache_that_grows_costs_what_its_turns_do() {
+    // Stage 1 of `tiny` from its third place on.
+    let (heads, d, places, first) = (8, 256, 65, 2);
+    let mut b = Builder::new();
+    let [k, v] = [(); 2].map(|()| b.kept(2 * places, d).unwrap().grouped(2));
+    let [q, out] = [(); 2].map(|()| b.kept(2, d).unwrap().grouped(2));
+    let op = |keys| Attention { q, k, v, keys, heads, narrow: false, out };
+    b.segment(Stage::Discrete, first, places - first);
+    b.push(op(Keys { first: first + 1, step: 1 }));
+    let plan = b.finish();
+    let alone: Vec<Step> =
+        (first..places).map(|place| Step::new(op(Keys { first: place + 1, step: 0 }).into(), 1)).collect();
+    assert_eq!(plan.cost(Stage::Discrete), alone.iter().fold(Cost::default(), |all, step| all + step.cost));
+    assert_eq!(plan.weight, alone.iter().map(|step| step.weight).sum::<u64>());
+    // The first turn is too small to be shared out. All of them are not.
+    assert!(!alone[0].split.parallel && plan.segments[0].steps[0].split.parallel);
+
+    let (pool, mut arena, mut profile) = (Pool::new(1).unwrap(), Arena::new(&plan, 1).unwrap(), Profile::default());
+    let mut cursor = Cursor::default();
+    let walker =
+        Walker { plan: &plan, arena: &mut arena, pool: &pool, isa: Isa::detect(), profile: Some(&mut profile) };
+    { walker }.run(&mut cursor, |_| false);
+    assert_eq!((cursor.done, profile.ops[0].cost), (plan.weight, plan.cost(Stage::Discrete)));
 }
 
 const TWO: Key = Key::TimeEmbeddings { steps: 2 };

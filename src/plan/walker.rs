@@ -2,7 +2,6 @@
 
 use super::arena::SharedArena;
 use super::{Arena, Cost, Cx, Plan, Segment, Stage, Step};
-use crate::ops::Op;
 use crate::pool::Pool;
 use crate::simd::Isa;
 use std::ops::Range;
@@ -122,9 +121,10 @@ impl Profile {
         entry.cost = entry.cost + cost.unwrap_or_default();
     }
 
-    pub(super) fn add(&mut self, stage: Stage, op: &Op, time: Duration, ended: bool) {
-        let at = self.ops.iter().position(|o| o.stage == stage && o.name == op.name()).unwrap_or_else(|| {
-            let new = OpProfile { stage, name: op.name(), calls: 0, time: Duration::ZERO, cost: Cost::default() };
+    pub(super) fn add(&mut self, stage: Stage, step: &Step, time: Duration, ended: bool) {
+        let name = step.op.name();
+        let at = self.ops.iter().position(|o| o.stage == stage && o.name == name).unwrap_or_else(|| {
+            let new = OpProfile { stage, name, calls: 0, time: Duration::ZERO, cost: Cost::default() };
             self.ops.push(new);
             self.ops.len() - 1
         });
@@ -132,7 +132,7 @@ impl Profile {
         entry.time += time;
         if ended {
             entry.calls += 1;
-            entry.cost = entry.cost + op.cost();
+            entry.cost = entry.cost + step.cost;
         }
     }
 }
@@ -168,7 +168,7 @@ impl Walker<'_> {
                 let shared = arena.shared(segment.makes);
                 let left = run_chunks(shared, step, cursor.turn, range, pool, *isa, || pause(cursor));
                 if let (Some(start), Some(profile)) = (start, profile.as_deref_mut()) {
-                    profile.add(segment.stage, &step.op, start.elapsed(), left.is_empty());
+                    profile.add(segment.stage, step, start.elapsed(), left.is_empty());
                 }
                 if !left.is_empty() {
                     (cursor.front, cursor.back) = (left.start, step.chunks - left.end);

@@ -1,7 +1,8 @@
 //! Attention: `out = softmax(scale q k^T) v`, head by head, with `scale = 1 / sqrt(d)`.
 //!
 //! q `[G, N, H d]`, k and v `[G, L, H d]` of which the first `keys` rows count, at least one; out `[G, N, H d]`. The
-//! heads lie side by side in a row, so q, k and v may be columns of one product. FLOPs: 4 G N L H d.
+//! heads lie side by side in a row, so q, k and v may be columns of one product. FLOPs: 4 G N keys H d; where
+//! each turn has more keys, the mean turn's.
 //!
 //! Two ways to compute it, chosen by N alone: [`Many`] packs keys and values into a worker's memory and multiplies in
 //! register tiles, f32 or bf16 ([`Attention::narrow`]); [`Few`] reads them where they lie, once. Either way a row of the result is the same sums in the same
@@ -107,10 +108,11 @@ impl Kernel for Attention {
         Out::new(self.out, queries, heads * self.head_size()).in_runs_of(self.q.layout.rows)
     }
 
-    fn cost(&self) -> Cost {
-        let keys = self.keys.first;
+    fn cost(&self, turns: usize) -> Cost {
+        // Of the first turn and of the last one: twice the mean.
+        let keys = 2 * self.keys.first + turns.saturating_sub(1) * self.keys.step;
         let (g, n, d) = (self.q.layout.groups, self.q.layout.rows, self.q.cols());
-        Cost { bytes: words(2 * g * (n + keys) * d), flops: 4 * (g * n * keys * d) as u64 }
+        Cost { bytes: words(g * (2 * n + keys) * d), flops: 2 * (g * n * keys * d) as u64 }
     }
 
     fn worker_words(&self) -> usize {

@@ -181,7 +181,7 @@ impl Kernel for Conv {
         Out::new(self.out, self.tile_lines() * self.out_width, self.tile_columns())
     }
 
-    fn cost(&self) -> Cost {
+    fn cost(&self, _: usize) -> Cost {
         let (pixels, taps) = (self.out.count(), self.kernel * self.kernel * self.x.cols());
         let moved = self.x.count() * self.x.cols() + pixels * self.out.cols();
         let flops = 2 * (pixels * self.out.cols() * taps) as u64;

@@ -314,10 +314,10 @@ impl GpuPlan {
                 end.synchronize()?;
                 let time = end.since(&start)?;
                 let is_last = i + 1 == calls.len();
-                profile.add_kernel(call.name(), time, is_last.then(|| step.op.cost()));
+                profile.add_kernel(call.name(), time, is_last.then_some(step.cost));
                 all += time;
             }
-            profile.add(segment.stage, &step.op, all, true);
+            profile.add(segment.stage, step, all, true);
         }
         for call in &recorded.advance {
             // SAFETY: as above.
