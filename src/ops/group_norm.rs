@@ -3,19 +3,23 @@
 //! Three ops. `GroupStats`: x `[B, P, C]` -> partial `[B, blocks, 2 C]`, mean and sum of squared deviations of each
 //! channel over a block of pixels. `GroupFactors`: partial -> `[B, 2 C]`, what each channel is multiplied with and what
 //! is added then. `GroupNorm`: out = f((x - mean) / sqrt(var + 1e-6) * weight + bias), f identity or SiLU; a
-//! [`Conv`](super::Conv) does that by itself. Blocks are joined in f64, always in the same order. Error about 1e-6 of
-//! the group's largest |x - mean| / std. FLOPs: 4 B P C, then 2 B P C and the activation's.
+//! [`Conv`](super::Conv) does that by itself. Sums are of 64 pixels at most in f32, and those joined in f64, always in the
+//! same order: where a channel is the same number all over, each addition rounds the same way. Error about 1e-6 of the
+//! group's largest |x| / std. FLOPs: 4 B P C, then 2 B P C and the activation's.
 
 use super::layer_norm::EPSILON;
 #[cfg(feature = "cuda")]
 use super::on_gpu::{Launcher, Result, abi, pieces, small};
 use super::{Activation, Kernel, Out, words};
-use crate::plan::{Cost, Cx, View};
+use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::{TileMut, Weight};
 
 /// Groups of channels, in all networks of the graph.
 const GROUPS: usize = 32;
+
+/// Pixels that are added up in f32.
+const RUN: usize = 64;
 
 /// Mean and squared deviations by channel and block of pixels.
 #[derive(Debug, Clone)]
@@ -30,6 +34,11 @@ impl GroupStats {
     /// Blocks of an image of `pixels`: at most 16, of at least 64 pixels.
     pub fn blocks(pixels: usize) -> usize {
         (pixels / 64).clamp(1, 16)
+    }
+
+    /// The parts of a worker's memory: the sums of a run, and those of a block in f64.
+    fn parts(&self) -> [usize; 2] {
+        [self.x.cols(), 2 * self.x.cols()]
     }
 
     /// Pixels of block `i`.
@@ -51,18 +60,33 @@ impl Kernel for GroupStats {
         Cost { bytes: words(n), flops: 4 * n as u64 }
     }
 
+    fn worker_words(&self) -> usize {
+        WorkerMemory::words(self.parts())
+    }
+
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
         let x = cx.mat::<f32>(&self.x);
         let (pixels, blocks) = (self.x.layout.rows, self.out.layout.rows);
+        let mut memory = cx.worker_memory();
+        let [run, sums] = memory.split(self.parts());
+        let sums: &mut [f64] = bytemuck::cast_slice_mut(sums);
         for i in out.rows() {
             let (image, block) = (i / blocks, Self::block(pixels, i % blocks));
-            let (mean, squares) = out.row(i).split_at_mut(self.x.cols());
-            let rows = || block.clone().map(|p| x.row(image * pixels + p));
-            mean.fill(0.0);
-            squares.fill(0.0);
-            rows().for_each(|row| cx.isa().run(Accumulate { row, mean: None, to: mean }));
-            mean.iter_mut().for_each(|m| *m /= block.len() as f32);
-            rows().for_each(|row| cx.isa().run(Accumulate { row, mean: Some(mean), to: squares }));
+            let (means, squares) = out.row(i).split_at_mut(self.x.cols());
+            let mut add_up = |mean: Option<&[f32]>, sums: &mut [f64]| {
+                sums.fill(0.0);
+                for first in block.clone().step_by(RUN) {
+                    run.fill(0.0);
+                    for pixel in first..block.end.min(first + RUN) {
+                        cx.isa().run(Accumulate { row: x.row(image * pixels + pixel), mean, to: run });
+                    }
+                    sums.iter_mut().zip(&*run).for_each(|(sum, &run)| *sum += f64::from(run));
+                }
+            };
+            add_up(None, sums);
+            means.iter_mut().zip(&*sums).for_each(|(mean, &sum)| *mean = (sum / block.len() as f64) as f32);
+            add_up(Some(means), sums);
+            squares.iter_mut().zip(&*sums).for_each(|(square, &sum)| *square = sum as f32);
         }
     }
 }
@@ -297,6 +321,30 @@ mod tests {
             for (isa, y) in lab.run_all(vec![GroupStats { x, out: stats }.into(), join.into(), norm.into()], out) {
                 close(&y, &expected, 1e-5 + 2e-6 * far as f64, isa)?;
             }
+        }
+    }
+
+    #[test]
+    fn flat_areas_do_not_add_up_roundings() {
+        // Blocks of 4,096 pixels. Half of a channel's are one number, which it takes one addition after the other.
+        let (pixels, c) = (256 * 256, 32);
+        let mut lab = Lab::new();
+        let (flat, rest) = (numbers(c, 1), numbers(pixels * c, 2));
+        let x: Vec<f32> =
+            rest.iter().enumerate().map(|(i, &x)| if i / c % 4096 < 2048 { 1.5 + flat[i % c] } else { x }).collect();
+        let expected = (0..c).map(|channel| {
+            let all = || x.iter().skip(channel).step_by(c).map(|&x| f64::from(x));
+            let mean = all().sum::<f64>() / pixels as f64;
+            let rstd = 1.0 / (all().map(|x| (x - mean).powi(2)).sum::<f64>() / pixels as f64 + 1e-6).sqrt();
+            (rstd, -mean * rstd)
+        });
+        let (scales, shifts): (Vec<f64>, Vec<f64>) = expected.unzip();
+        let weight = |v: f32| Weight::owned("w", &[c], &vec![v; c]).unwrap();
+        let x = lab.input(pixels, c, &x);
+        let (stats, out) = (lab.output(GroupStats::blocks(pixels), 2 * c), lab.output(1, 2 * c));
+        let join = GroupFactors { stats, pixels, weight: weight(1.0), bias: weight(0.0), out };
+        for (isa, y) in lab.run_all(vec![GroupStats { x, out: stats }.into(), join.into()], out) {
+            close(&y, &[scales.as_slice(), &shifts].concat(), 4e-6, isa).unwrap();
         }
     }
 }
