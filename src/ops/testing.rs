@@ -5,10 +5,10 @@ use super::Op;
 use crate::cuda::Gpu;
 #[cfg(feature = "cuda")]
 use crate::error::{DeviceProblem, Error};
-use crate::plan::{Arena, Builder, Cursor, Stage, View, Walker};
 #[cfg(feature = "cuda")]
-use crate::plan::{Plan, gpu::GpuPlan};
-use crate::pool::Pool;
+use crate::plan::gpu::GpuPlan;
+use crate::plan::{Arena, Builder, Cursor, Plan, Stage, Step, View, Walker};
+use crate::pool::{Pool, Split};
 use crate::simd::Isa;
 use crate::tensor::{AlignedBytes, DType, Weight};
 use half::{bf16, f16};
@@ -37,7 +37,8 @@ impl Lab {
         self.0.kept(rows, cols).unwrap()
     }
 
-    /// What the op leaves in its output, by what computed it; the same bits on any number of threads and with any pauses.
+    /// What the op leaves in its output, by what computed it; the same bits in smaller tiles on any number of threads and
+    /// with any pauses.
     pub(crate) fn run(self, op: impl Into<Op>) -> Vec<(String, Vec<f32>)> {
         let op = op.into();
         let out = op.out().view;
@@ -47,29 +48,44 @@ impl Lab {
     pub(crate) fn run_all(mut self, ops: Vec<Op>, out: View) -> Vec<(String, Vec<f32>)> {
         self.0.segment(Stage::Encode, 0, 1);
         ops.into_iter().for_each(|op| self.0.push(op));
-        let plan = self.0.finish();
-        let one = |isa, threads, pausing: bool| {
+        let mut plan = self.0.finish();
+        let one = |plan: &Plan, isa, threads, pausing: bool| {
             let pool = Pool::new(threads).unwrap();
-            let mut arena = Arena::new(&plan, threads).unwrap();
+            let mut arena = Arena::new(plan, threads).unwrap();
             let mut cursor = Cursor::default();
-            while !cursor.is_finished(&plan) {
-                Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }
-                    .run(&mut cursor, |_| pausing);
+            while !cursor.is_finished(plan) {
+                Walker { plan, arena: &mut arena, pool: &pool, isa, profile: None }.run(&mut cursor, |_| pausing);
             }
             let result = arena.mat::<f32>(out);
             (0..out.count()).flat_map(|i| result.row(i).to_vec()).collect::<Vec<f32>>()
         };
-        let all = |isa: Isa| {
-            let y = one(isa, 1, false);
-            let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&y), bits(&one(isa, 3, true)), "{isa}: the result depends on threads");
-            (isa.to_string(), y)
-        };
-        let all = Isa::available().into_iter().map(all);
+        let all: Vec<_> = Isa::available().into_iter().map(|isa| (isa, one(&plan, isa, 1, false))).collect();
         #[cfg(feature = "cuda")]
-        let all = all.chain(on_gpu(&plan, out));
+        let on_gpu = on_gpu(&plan, out);
+        plan.segments.iter_mut().flat_map(|segment| &mut segment.steps).for_each(share);
+        for (isa, y) in &all {
+            let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(y), bits(&one(&plan, *isa, 3, true)), "{isa}: the result depends on tiles or threads");
+        }
+        let all = all.into_iter().map(|(isa, y)| (isa.to_string(), y));
+        #[cfg(feature = "cuda")]
+        let all = all.chain(on_gpu);
         all.collect()
     }
+}
+
+/// Cuts what the op writes into some tiles, at the sizes of tests too, and has all threads take them one by one.
+fn share(step: &mut Step) {
+    let Step { op, out, chunks, split, .. } = step;
+    let rows = match op {
+        // Pairs of lines from an image's first on, where it has pairs.
+        Op::Conv(conv) if conv.out.layout.rows.is_multiple_of(2 * conv.out_width) => 2 * conv.out_width,
+        Op::Conv(conv) => conv.out.layout.rows,
+        _ => out.view.count().div_ceil(8),
+    };
+    out.tile_rows = out.tile_rows.min(rows);
+    (*chunks, *split) = (out.chunks(), Split::EACH);
+    assert!(*chunks > 1 || out.view.count() <= rows, "{op:?} is one tile");
 }
 
 /// The GPU to test on; says aloud if there is none.
