@@ -454,8 +454,11 @@ impl Product<'_> {
     /// Where `numbers` results of each of `R` rows lie, from `row` and `panel` on.
     fn results<const R: usize>(&mut self, row: usize, panel: usize, numbers: usize) -> [*mut f32; R] {
         let width = self.panels.len() * PANEL;
-        let (top, left) = ((row - self.rows.start) * width, (panel - self.panels.start) * PANEL);
-        std::array::from_fn(|r| self.out[top + r * width + left..][..numbers].as_mut_ptr())
+        let first = (row - self.rows.start) * width + (panel - self.panels.start) * PANEL;
+        // One borrow for all rows: another would end what the pointers of the rows before may do.
+        let out = &mut self.out[first..][..R.saturating_sub(1) * width + numbers];
+        let start = out.as_mut_ptr();
+        std::array::from_fn(|r| start.wrapping_add(r * width))
     }
 }
 
@@ -519,9 +522,10 @@ fn pairs<S: Simd>(s: S, x: &[f32], to: &mut [u32]) {
         unsafe { s.store_words(to.as_mut_ptr(), s.pairs(s.load(a), s.load_up_to(b))) };
         return;
     }
-    let mut words = [0; 16];
+    const { assert!(S::LANES <= LINE_WORDS) };
+    let mut words = [0; LINE_WORDS];
     let (a, b) = x.split_at(x.len().min(S::LANES));
-    // SAFETY: a vector is sixteen words at most.
+    // SAFETY: a vector has no more words than there is room for.
     unsafe { s.store_words(words.as_mut_ptr(), s.pairs(s.load_up_to(a), s.load_up_to(b))) };
     to.copy_from_slice(&words[..to.len()]);
 }
