@@ -1,6 +1,7 @@
 //! The leaf for x86-64 processors with AVX2, FMA and F16C (2013 and later): eight lanes. Those with AVX-VNNI (2021 and
 //! later) multiply bytes faster.
 
+use super::sealed::Sealed;
 use super::{Job, Simd};
 use std::arch::x86_64::*;
 
@@ -114,6 +115,8 @@ macro_rules! intrinsic {
         )*
     };
 }
+
+impl<const VNNI: bool> Sealed for Leaf<VNNI> {}
 
 impl<const VNNI: bool> Simd for Leaf<VNNI> {
     type V = __m256;

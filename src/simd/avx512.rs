@@ -1,6 +1,7 @@
 //! The leaf for x86-64 processors with AVX-512 F, BW, DQ and VL: sixteen lanes, tails by mask. Those with VNNI multiply
 //! bytes faster, those with BF16 bfloat16.
 
+use super::sealed::Sealed;
 use super::{Job, Simd};
 use std::arch::x86_64::*;
 
@@ -141,6 +142,8 @@ macro_rules! intrinsic {
         )*
     };
 }
+
+impl<const VNNI: bool, const BF16: bool> Sealed for Leaf<VNNI, BF16> {}
 
 impl<const VNNI: bool, const BF16: bool> Simd for Leaf<VNNI, BF16> {
     type V = __m512;

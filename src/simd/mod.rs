@@ -25,9 +25,11 @@ use std::fmt;
 /// The vector operations that the engine computes with. A value of an implementing type is a proof that the
 /// processor has the leaf's instructions.
 ///
+/// The leaves alone implement it: code around it relies on what they say of themselves.
+///
 /// # Safety of implementations
 /// Methods that take slices check their lengths; those that take pointers say what they need.
-pub trait Simd: Copy + Send + Sync + 'static {
+pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     /// A vector of [`Simd::LANES`] floats.
     type V: Copy;
     /// A vector of as many 32-bit words.
@@ -201,6 +203,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
+}
+
+/// What keeps [`Simd`] among the leaves.
+mod sealed {
+    pub trait Sealed {}
 }
 
 /// The bits of `x` rounded to bfloat16 (the nearest, ties to even) in the upper half, rubbish in the lower.

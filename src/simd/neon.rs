@@ -9,6 +9,7 @@
 mod products;
 
 use super::Simd;
+use super::sealed::Sealed;
 use products::Products;
 pub(super) use products::{Baseline, Bf16, DotProd};
 use std::arch::aarch64::*;
@@ -29,6 +30,8 @@ macro_rules! intrinsic {
         )*
     };
 }
+
+impl<P> Sealed for Neon<P> {}
 
 impl<P: Products> Simd for Neon<P> {
     type V = float32x4_t;

@@ -1,6 +1,7 @@
 //! The leaf for any processor: four lanes in an array, plain Rust. The compiler may use what every processor of the
 //! target has.
 
+use super::sealed::Sealed;
 use super::{Simd, rounded};
 
 /// Proof of nothing: every processor has it.
@@ -13,6 +14,8 @@ type V = [f32; 4];
 fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
+
+impl Sealed for Scalar {}
 
 impl Simd for Scalar {
     type V = V;
