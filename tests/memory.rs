@@ -108,7 +108,11 @@ fn weights(folder: &Path) {
                 None => Model::open_with(folder, &options(limit)),
                 Some(files) => Model::from_bytes_with(files, &options(limit)),
             };
+            counting::largest();
             let (model, _, live) = taken(|| open(None).unwrap());
+            let largest = counting::largest();
+            // The largest filter alone has half as much again.
+            assert!(largest < 96 << 10, "{largest} bytes that may not be refused");
             let memory = model.weight_memory();
             let own = memory.own();
             assert!(memory.derived > 0 && memory.copied > 0 && own == memory.copied + memory.derived, "{memory:?}");

@@ -1,7 +1,7 @@
 //! Filters of convolutions, in the two forms that the kernels take.
 
 use super::packed::PANEL;
-use super::{AlignedBytes, DType, Format, Matrix, Weight};
+use super::{AlignedBytes, DType, Elements, Format, Matrix, Weight};
 use crate::error::Result;
 
 /// The filters of a convolution.
@@ -37,7 +37,7 @@ impl Filter {
         let (cin, u, each) = (w.cols(), w.to_f32(), w.rows() / 16);
         let mut bytes = AlignedBytes::zeroed(cout * 9 * cin * 4, w.name())?;
         let to: &mut [f32] = bytemuck::cast_slice_mut(bytes.bytes_mut());
-        // `side` of `winograd`, the other way.
+        // `side` of `transform`, the other way.
         let back = |u: [f32; 4]| [u[0], u[1] - u[2], u[3]];
         for (o, taps) in to.chunks_exact_mut((9 * cin).max(1)).enumerate() {
             for c in 0..cin {
@@ -56,22 +56,30 @@ impl Filter {
     pub(crate) fn winograd(w: &Weight) -> Result<Self> {
         let (cout, cin) = (w.rows(), w.cols() / 9);
         let rows = Self::winograd_rows(cout);
-        let taps = w.to_f32();
         let mut bytes = AlignedBytes::zeroed(rows * cin * 4, w.name())?;
         let to: &mut [f32] = bytemuck::cast_slice_mut(bytes.bytes_mut());
-        let side = |[a, b, c]: [f32; 3]| [a, (a + b + c) * 0.5, (a - b + c) * 0.5, c];
-        for (o, taps) in taps.chunks_exact((9 * cin).max(1)).enumerate() {
-            for c in 0..cin {
-                let g = |y: usize, x: usize| taps[(3 * y + x) * cin + c];
-                let half: [[f32; 4]; 3] = std::array::from_fn(|x| side([g(0, x), g(1, x), g(2, x)]));
-                for y in 0..4 {
-                    for (x, u) in side([half[0][y], half[1][y], half[2][y]]).into_iter().enumerate() {
-                        to[((4 * y + x) * rows / 16 + o) * cin + c] = u;
-                    }
-                }
-            }
+        match w.elements() {
+            Elements::F32(taps) => transform(taps, |tap| tap, cin, rows, to),
+            Elements::F16(taps) => transform(taps, |tap| tap.to_f32(), cin, rows, to),
+            Elements::BF16(taps) => transform(taps, |tap| tap.to_f32(), cin, rows, to),
         }
         let w = Weight::from_aligned(w.name(), DType::F32, &[rows, cin], bytes);
         Ok(Self::Winograd(Matrix::pack(&w, Format::F32)?))
+    }
+}
+
+/// The filters of [`Filter::winograd`], read as `number` says: `rows / 16` rows of `cin` for each place of a patch.
+fn transform<T: Copy>(taps: &[T], number: impl Fn(T) -> f32, cin: usize, rows: usize, to: &mut [f32]) {
+    let side = |[a, b, c]: [f32; 3]| [a, (a + b + c) * 0.5, (a - b + c) * 0.5, c];
+    for (o, taps) in taps.chunks_exact((9 * cin).max(1)).enumerate() {
+        for c in 0..cin {
+            let g = |y: usize, x: usize| number(taps[(3 * y + x) * cin + c]);
+            let half: [[f32; 4]; 3] = std::array::from_fn(|x| side([g(0, x), g(1, x), g(2, x)]));
+            for y in 0..4 {
+                for (x, u) in side([half[0][y], half[1][y], half[2][y]]).into_iter().enumerate() {
+                    to[((4 * y + x) * rows / 16 + o) * cin + c] = u;
+                }
+            }
+        }
     }
 }

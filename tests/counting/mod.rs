@@ -12,6 +12,7 @@ static CALLS: AtomicUsize = AtomicUsize::new(0);
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static ZEROED: AtomicUsize = AtomicUsize::new(0);
 static ZEROED_CALLS: AtomicUsize = AtomicUsize::new(0);
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
 /// Calls so far, frees among them.
 pub(crate) fn calls() -> usize {
@@ -28,6 +29,11 @@ pub(crate) fn zeroed() -> (usize, usize) {
     (ZEROED.load(Ordering::Relaxed), ZEROED_CALLS.load(Ordering::Relaxed))
 }
 
+/// Bytes of the largest block since the last call that was not asked for as zeros: what ends the process if it is refused.
+pub(crate) fn largest() -> usize {
+    LARGEST.swap(0, Ordering::Relaxed)
+}
+
 fn count(more: usize, less: usize) {
     CALLS.fetch_add(1, Ordering::Relaxed);
     LIVE.fetch_add(more, Ordering::Relaxed);
@@ -38,6 +44,7 @@ fn count(more: usize, less: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
         // SAFETY: by the caller's duty.
         unsafe { System.alloc(layout) }
     }
@@ -52,6 +59,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size, layout.size());
+        LARGEST.fetch_max(size, Ordering::Relaxed);
         // SAFETY: by the caller's duty.
         unsafe { System.realloc(at, layout, size) }
     }
