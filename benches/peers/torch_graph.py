@@ -5,7 +5,8 @@ batch, channels-last convolutions, RAR's adaptive layers hoisted out of the toke
                                         [--rounds R] [--steps T] [--tokens N] [--repeat 3] [--threads N]
 
 Prints one JSON object like `discon bench --json`: median seconds by stage. The weights are the folder's, turned into the dtype, which
-is that of the arithmetic too; random numbers are torch's own, so the pictures differ while the work is the same.
+is that of the arithmetic too; random numbers are torch's own, so the pictures differ. What the engine does once and this in every picture,
+round or step is told in docs/performance.md.
 
 On a GPU each stage's time ends when the GPU is through. With --graphs the kernels of a stage are recorded as one CUDA graph for each
 shape of its inputs, as far as the host goes the fastest that PyTorch can be: no Python and no launches are left. That is more than
