@@ -27,6 +27,8 @@ mod memory;
 #[cfg(feature = "cuda")]
 mod modules;
 #[cfg(feature = "cuda")]
+mod sessions;
+#[cfg(feature = "cuda")]
 mod streams;
 #[cfg(feature = "cuda")]
 mod work;

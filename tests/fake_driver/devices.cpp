@@ -204,7 +204,9 @@ std::vector<Count> counts() {
         {"graphs", (long long)(state.graphs.size() + state.execs.size())}, {"current", current},
         // Since the beginning. Left behind: what was there yet when its context was destroyed.
         {"allocations", state.allocations}, {"peak_bytes", state.peak_bytes}, {"modules_loaded", state.modules_loaded},
+        // Blocking captures: by streams that wait for the stream of no name.
         {"launches", state.launches}, {"kernels_run", state.kernels_run}, {"graph_launches", state.graph_launches},
+        {"graphs_run", state.graphs_run}, {"blocking_captures", state.blocking_captures},
         {"copies", state.copies}, {"fills", state.fills}, {"left_behind", state.left_behind}, {"misuses", state.misuses},
     };
 }

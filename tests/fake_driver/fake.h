@@ -172,8 +172,8 @@ struct State {
     Live<Function> functions;
     Live<Graph> graphs;
     Live<Exec> execs;
-    long long allocations = 0, peak_bytes = 0, launches = 0, kernels_run = 0, graph_launches = 0, copies = 0, fills = 0, modules_loaded = 0,
-              left_behind = 0, misuses = 0;
+    long long allocations = 0, peak_bytes = 0, launches = 0, kernels_run = 0, graph_launches = 0, graphs_run = 0, blocking_captures = 0,
+              copies = 0, fills = 0, modules_loaded = 0, left_behind = 0, misuses = 0;
     std::string first_misuse;
 };
 inline State& state = *new State;

@@ -112,6 +112,7 @@ API cuStreamBeginCapture_v2(Stream* handle, unsigned mode) {
     STREAM(handle);
     if (stream == call.context->standard) return misuse(CAPTURE_UNSUPPORTED, "%s: the stream of no name", __func__);
     if (stream->captures) return misuse(ILLEGAL_STATE, "%s: the stream records already", __func__);
+    state.blocking_captures += stream->blocking;
     stream->captures = stream->valid = true;
     stream->mode = mode;
     stream->by = std::this_thread::get_id();
@@ -149,6 +150,7 @@ API cuGraphLaunch(Exec* exec, Stream* handle) {
     return put(stream, [work = exec->work]() -> int {
         for (const Work& one : *work)
             if (int code = one()) return code;
+        state.graphs_run++;
         return SUCCESS;
     });
 }

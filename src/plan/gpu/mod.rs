@@ -280,19 +280,17 @@ impl GpuPlan {
             }
             let at = cursor.segment;
             cursor.next_turn(segment);
-            if cursor.segment > at {
-                let next = plan.segments.get(cursor.segment);
-                // Who waits for a block on another stream must find it finished; who reads the clock at a change of stage,
-                // the stage.
-                if segment.makes.is_some() || next.is_none_or(|next| next.stage != segment.stage) {
-                    flight.land(&self.stream)?;
-                }
-                if let Some(block) = segment.makes {
-                    self.blocks[block].finish();
-                    cursor.pass_made(plan, |block| self.blocks[block].is_ready());
-                }
+            let (ended, next) = (cursor.segment > at, plan.segments.get(cursor.segment));
+            // Who waits for a block on another stream must find it finished; who reads the clock at a change of stage, the
+            // stage.
+            if ended && (segment.makes.is_some() || next.is_none_or(|next| next.stage != segment.stage)) {
+                flight.land(&self.stream)?;
             } else {
                 flight.add(&self.stream)?;
+            }
+            if let Some(block) = segment.makes.filter(|_| ended) {
+                self.blocks[block].finish();
+                cursor.pass_made(plan, |block| self.blocks[block].is_ready());
             }
             if pause(cursor) {
                 break;
