@@ -69,7 +69,7 @@ impl Gpu {
     }
 
     /// The same GPU, whose sessions put their work into a host's own stream, a `CUstream`, instead of each into one of its
-    /// own.
+    /// own. It may be one that waits for the context's default stream: graphs are recorded elsewhere.
     ///
     /// # Safety
     /// It is a live stream of this context, not the default one (null), and lives as long as the sessions; only one thread

@@ -30,7 +30,9 @@ impl Drop for Graph {
 
 impl Graph {
     /// Records what `work` puts into the stream, none of which happens yet. Waiting for the stream meanwhile is an error,
-    /// and copies that wait for themselves with it; the stream works again afterwards.
+    /// and copies that wait for themselves with it; the stream works again afterwards. Of a host's stream that waits for the
+    /// context's default stream (made without `CU_STREAM_NON_BLOCKING`) no thread may use that one meanwhile: the driver
+    /// refuses its call and the recording. The graph may be launched in any stream.
     pub fn record(stream: &Stream, work: impl FnOnce(&Stream) -> Result<()>) -> Result<Self> {
         let recording = Recording::begin(stream)?;
         let done = work(stream);

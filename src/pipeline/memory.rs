@@ -115,7 +115,7 @@ impl Model {
     }
 
     /// Bytes that GPUs have of this model for all its sessions: weights, and what sessions have made for each other. They
-    /// stay until the model and its sessions are gone.
+    /// stay until the model and its sessions are gone; a weight that only sessions use which never began goes with them.
     #[cfg(feature = "cuda")]
     pub fn gpu_bytes(&self) -> u64 {
         self.networks().on_gpus.bytes()

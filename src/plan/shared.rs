@@ -46,9 +46,11 @@ type Slot<M> = OnceLock<Arc<M>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Maker {
     Cpu(Isa),
-    /// The one GPU that the store is for.
+    /// The one GPU that the store is for, with `wgmma` or without.
     #[cfg(feature = "cuda")]
-    Gpu,
+    Gpu {
+        wgmma: bool,
+    },
 }
 
 impl<M> Default for Store<M> {
@@ -151,10 +153,14 @@ impl<M> Block<M> {
 
     /// Takes the block that others share, if there is one, and frees its own.
     pub(super) fn adopt(&mut self) {
-        if let Some(memory) = self.slot.get() {
-            self.memory.clone_from(memory);
-            self.ready = true;
-        }
+        *self = self.adopted();
+    }
+
+    /// What it is once it has taken the block that others share, if there is one.
+    pub(super) fn adopted(&self) -> Self {
+        let done = self.slot.get();
+        let memory = Arc::clone(done.unwrap_or(&self.memory));
+        Self { slot: Arc::clone(&self.slot), memory, ready: self.ready || done.is_some() }
     }
 
     /// Whether nobody else has its memory.

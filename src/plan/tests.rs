@@ -137,7 +137,7 @@ const TWO: Key = Key::TimeEmbeddings { steps: 2 };
 const THREE: Key = Key::NullModulations { places: 3 };
 
 /// A plan that adds what two blocks hold, 2 and 2 + 1; the first block and the sum.
-fn five() -> (Plan, View, View) {
+pub(super) fn five() -> (Plan, View, View) {
     let mut b = Builder::new();
     let (one, out) = (b.constant(&[1.0], 1).unwrap(), b.kept(1, 1).unwrap());
     b.segment(Stage::Decode, 0, 3);

@@ -1,8 +1,9 @@
 //! A host program with a context and streams of its own.
 
-use crate::fake_driver::{DRIVER, count, run_clean};
+use crate::fake_driver::{DRIVER, count, run, run_clean};
 use crate::work::{self, context, with_kernels};
-use discon::cuda::{Context, Device, Stream};
+use discon::cuda::{Context, Device, Gpu, Stream};
+use discon::{Model, Outputs, Settings};
 use libloading::Library;
 use std::ffi::{OsString, c_int, c_void};
 use std::ptr::null_mut;
@@ -31,13 +32,14 @@ impl Host {
         context
     }
 
-    fn stream(&self) -> Handle {
+    /// A stream; with flags 0 one that waits for the default stream, with 1 one that does not.
+    fn stream(&self, flags: u32) -> Handle {
         let mut stream = null_mut();
         // SAFETY: as above.
         let code = unsafe {
             let create =
                 self.0.get::<unsafe extern "C" fn(*mut Handle, u32, c_int) -> c_int>(b"cuStreamCreateWithPriority\0");
-            create.unwrap()(&mut stream, 1, 0)
+            create.unwrap()(&mut stream, flags, 0)
         };
         assert_eq!(code, 0);
         stream
@@ -65,7 +67,7 @@ impl Host {
 pub(crate) fn works_in_a_hosts_context() {
     Device::all().unwrap();
     let host = Host::new();
-    let (raw, stream) = (host.context(), host.stream());
+    let (raw, stream) = (host.context(), host.stream(1));
     {
         // SAFETY: both live until the end of this function.
         let context = unsafe { Context::from_raw(raw) }.unwrap();
@@ -107,6 +109,32 @@ fn a_hosts_context_and_stream_are_left_as_they_were() {
         works_in_a_hosts_context();
         assert_eq!(["contexts", "streams", "current"].map(count), [0; 3]);
     });
+}
+
+/// While a stream that waits for the default one records, nobody in the process could use that one.
+#[test]
+fn a_hosts_blocking_stream_does_not_record() {
+    let counts = run(&[], || {
+        Device::all().unwrap();
+        let host = Host::new();
+        let (raw, stream) = (host.context(), host.stream(0));
+        {
+            // SAFETY: both live until the end of this test.
+            let gpu = unsafe { Gpu::in_context(Context::from_raw(raw).unwrap(), None).unwrap().with_stream(stream) };
+            let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny")).unwrap();
+            let settings = Settings { rounds: 2, steps: 2, ..model.settings() };
+            let mut session = model.session(gpu.unwrap(), 1, &settings, Outputs::IMAGE).unwrap();
+            session.begin(&[1], &[2]).unwrap();
+            session.run(|_| ()).unwrap();
+        }
+        assert_eq!(host.call("cuStreamDestroy_v2\0", stream), 0);
+        assert_eq!(host.call("cuCtxDestroy_v2\0", raw), 0);
+    });
+    if let Some(counts) = counts {
+        counts.clean();
+        assert_eq!(counts.of("blocking_captures"), 0);
+        assert!(counts.of("graph_launches") > 0);
+    }
 }
 
 /// What a call needs to be current it puts back also when it fails.

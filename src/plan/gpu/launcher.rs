@@ -1,6 +1,6 @@
 //! From ops to launches: where their operands lie on the GPU.
 
-use super::weights::{Missing, Resident};
+use super::weights::{Missing, Resident, Used};
 use crate::cuda::abi::{self, Address};
 use crate::cuda::{Gpu, Kernel, Launch, Stream};
 use crate::error::{DeviceProblem, Error, Result};
@@ -109,19 +109,26 @@ pub(super) struct Places {
     pub(super) tickets: Place,
 }
 
+/// What a launcher does about weights.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Weights<'a> {
+    /// Brings those that are not on the GPU yet.
+    Bring(&'a Used),
+    /// Only counts those that `Resident` does not have, and launches nothing.
+    Count(&'a Resident, &'a RefCell<Missing>),
+}
+
 /// Turns the ops of one segment into launches.
 pub(crate) struct Launcher<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) stream: &'a Stream,
-    pub(super) resident: &'a Resident,
+    pub(super) weights: Weights<'a>,
     pub(super) places: &'a Places,
     /// Turns of the segment.
     pub(super) repeat: usize,
     pub(super) calls: Vec<Call>,
     /// Operands so far.
     pub(super) operands: RefCell<Vec<Words>>,
-    /// Where weights are only counted that are not on the GPU yet, and nothing is launched.
-    pub(super) counting: Option<&'a RefCell<Missing>>,
 }
 
 impl Launcher<'_> {
@@ -174,10 +181,10 @@ impl Launcher<'_> {
 
     /// Where `bytes` lie on the GPU, which `held` keeps on the host.
     fn resident(&self, name: &str, bytes: &[u8], held: &SharedBytes) -> Result<Address> {
-        match self.counting {
-            None => self.resident.weight(self.stream, name, bytes, held),
-            Some(missing) => {
-                self.resident.count(bytes, None, &mut missing.borrow_mut());
+        match self.weights {
+            Weights::Bring(used) => used.weight(self.stream, name, bytes, held),
+            Weights::Count(resident, missing) => {
+                resident.count(bytes, None, &mut missing.borrow_mut());
                 Ok(0)
             }
         }
@@ -216,11 +223,11 @@ impl Launcher<'_> {
             Filter::Winograd(w) => w,
         };
         let taps = || filter.taps(cout).map(|taps| taps.stored().to_vec());
-        let words = match self.counting {
-            None => self.resident.changed(self.stream, w.name(), w.stored(), w.held(), &taps)?,
-            Some(missing) => {
+        let words = match self.weights {
+            Weights::Bring(used) => used.changed(self.stream, w.name(), w.stored(), w.held(), &taps)?,
+            Weights::Count(resident, missing) => {
                 let bytes = Format::F32.bytes(cout, 9 * w.cols());
-                self.resident.count(w.stored(), Some(bytes), &mut missing.borrow_mut());
+                resident.count(w.stored(), Some(bytes), &mut missing.borrow_mut());
                 0
             }
         };
@@ -262,7 +269,7 @@ impl Launcher<'_> {
         grid: [usize; 3],
         p: P,
     ) -> Result<()> {
-        if self.counting.is_some() {
+        if let Weights::Count(..) = self.weights {
             return Ok(());
         }
         let Kernel { function, threads, shared_bytes } = self.gpu.kernels().get::<P>(file, name)?;

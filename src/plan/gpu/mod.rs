@@ -17,12 +17,12 @@ use super::{Cursor, Plan, Profile, Segment, SharedBlock, Space, View};
 use crate::cuda::{DeviceBuffer, Event, Gpu, Graph, Stream, abi};
 use crate::error::Result;
 use bytemuck::Pod;
-use launcher::{Call, Place, Places, Touched};
+use launcher::{Call, Place, Places, Touched, Weights};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use weights::Missing;
+use weights::{Missing, Used};
 
 /// Turns that are on their way to the GPU at once: one runs while the next one waits. A pause waits for them.
 const IN_FLIGHT: usize = 2;
@@ -40,8 +40,7 @@ pub struct GpuPlan {
     turn: DeviceBuffer<i32>,
     partial: DeviceBuffer<f32>,
     tickets: DeviceBuffer<u32>,
-    /// Has the weights.
-    resident: Arc<Resident>,
+    weights: Used,
 }
 
 /// A segment's launches, op by op and the one that advances the turn, and as a graph, where some ops share a launch.
@@ -67,6 +66,11 @@ fn splits(plan: &Plan) -> Splits {
     steps.map(|step| step.op.splits()).fold(Splits::default(), Splits::or)
 }
 
+/// What computes the shared blocks of plans on `gpu`.
+fn maker(gpu: &Gpu) -> Maker {
+    Maker::Gpu { wgmma: gpu.has_wgmma() }
+}
+
 /// The address and words of a buffer.
 fn place<T: Pod>(buffer: &DeviceBuffer<T>) -> Place {
     Place { start: buffer.ptr().0, words: buffer.len() }
@@ -74,7 +78,7 @@ fn place<T: Pod>(buffer: &DeviceBuffer<T>) -> Place {
 
 impl GpuPlan {
     /// Memory for `plan` on `gpu`, with the plan's constants in place, and its launches. Weights that `resident` has not
-    /// yet are brought there; so are shared blocks, by the first plan that runs.
+    /// yet are brought there, and stay from the first [`GpuPlan::start`] on; so are shared blocks, by the first plan that runs.
     pub fn new(gpu: &Gpu, resident: Arc<Resident>, plan: &Plan) -> Result<Self> {
         let (stream, context) = (gpu.stream()?, gpu.context());
         let mut kept = DeviceBuffer::zeroed(&stream, "the arena", plan.kept_words)?;
@@ -83,7 +87,7 @@ impl GpuPlan {
         }
         let block = |&SharedBlock { key, words }: &SharedBlock| {
             let what = Block::<DeviceBuffer<u32>>::WHAT;
-            let block = Block::new(&resident.blocks, Maker::Gpu, key, || DeviceBuffer::zeroed(&stream, what, words))?;
+            let block = Block::new(&resident.blocks, maker(gpu), key, || DeviceBuffer::zeroed(&stream, what, words))?;
             assert_eq!(block.memory().len(), words, "{key:?} in two sizes");
             Ok(block)
         };
@@ -98,10 +102,9 @@ impl GpuPlan {
             kept,
             gpu: gpu.clone(),
             stream,
-            resident,
+            weights: Used::new(resident),
         };
-        let segments = plan.segments.iter().map(|segment| new.record(segment)).collect::<Result<_>>()?;
-        new.segments = segments;
+        new.segments = new.record_all(plan, &new.blocks)?;
         Ok(new)
     }
 
@@ -124,24 +127,24 @@ impl GpuPlan {
             let mut launcher = Launcher {
                 gpu,
                 stream: &stream,
-                resident,
+                weights: Weights::Count(resident, &missing),
                 places: &places,
                 repeat: segment.repeat,
                 calls: Vec::new(),
                 operands: RefCell::default(),
-                counting: Some(&missing),
             };
             segment.steps.iter().try_for_each(|step| step.op.launch(&mut launcher))?;
         }
-        let shared = 4 * resident.blocks.missing(Maker::Gpu, &plan.shared);
+        let shared = 4 * resident.blocks.missing(maker(gpu), &plan.shared);
         Ok([4 * words as u64, shared, missing.into_inner().bytes()])
     }
 
-    fn places(&self) -> Places {
+    /// Where this plan's memory lies, with these shared blocks.
+    fn places(&self, blocks: &[Block<DeviceBuffer<u32>>]) -> Places {
         Places {
             kept: place(&self.kept),
             scratch: place(&self.scratch),
-            shared: self.blocks.iter().map(|block| place(block.memory())).collect(),
+            shared: blocks.iter().map(|block| place(block.memory())).collect(),
             turn: self.turn.ptr().0,
             partial: place(&self.partial),
             tickets: place(&self.tickets),
@@ -150,22 +153,22 @@ impl GpuPlan {
 
     /// What turns the ops of a segment of `repeat` turns into launches.
     fn launcher<'a>(&'a self, places: &'a Places, repeat: usize) -> Launcher<'a> {
-        let Self { gpu, stream, resident, .. } = self;
-        Launcher {
-            gpu,
-            stream,
-            resident,
-            places,
-            repeat,
-            calls: Vec::new(),
-            operands: RefCell::default(),
-            counting: None,
-        }
+        let (calls, operands) = (Vec::new(), RefCell::default());
+        let Self { gpu, stream, weights, .. } = self;
+        Launcher { gpu, stream, weights: Weights::Bring(weights), places, repeat, calls, operands }
     }
 
-    fn record(&self, segment: &Segment) -> Result<Recorded> {
-        let places = self.places();
-        let mut launcher = self.launcher(&places, segment.repeat);
+    /// The launches of all segments, with these shared blocks.
+    fn record_all(&self, plan: &Plan, blocks: &[Block<DeviceBuffer<u32>>]) -> Result<Vec<Recorded>> {
+        let places = self.places(blocks);
+        // A host's stream may be one that waits for the context's default stream. While such a one records, any other thread
+        // that uses that stream gets an error, and so does the recording.
+        let recorder = Stream::new(self.gpu.context())?;
+        plan.segments.iter().map(|segment| self.record(segment, &places, &recorder)).collect()
+    }
+
+    fn record(&self, segment: &Segment, places: &Places, recorder: &Stream) -> Result<Recorded> {
+        let mut launcher = self.launcher(places, segment.repeat);
         let (mut single, mut touched) = (Vec::new(), Vec::new());
         for step in &segment.steps {
             step.op.launch(&mut launcher)?;
@@ -191,7 +194,7 @@ impl GpuPlan {
         // else makes use, the latter is only read but for a shared block that is still this plan's alone. The functions
         // that the launches use live as long as the calls, which are kept beside the graph.
         let work = |stream: &Stream| calls.iter().try_for_each(|call| unsafe { call.launch(stream) });
-        let graph = Graph::record(&self.stream, work)?;
+        let graph = Graph::record(recorder, work)?;
         Ok(Recorded { graph, single, advance, _fused: calls })
     }
 
@@ -238,7 +241,7 @@ impl GpuPlan {
         let l = view.layout;
         let (bytes, row) = (l.rows * 3, (l.rows * 3).div_ceil(4));
         let buffer = DeviceBuffer::<u32>::new(self.gpu.context(), "pictures", l.groups * row)?;
-        let places = Places { scratch: place(&buffer), ..self.places() };
+        let places = Places { scratch: place(&buffer), ..self.places(&self.blocks) };
         let mut launcher = self.launcher(&places, 1);
         let out = View { space: Space::Scratch, at: 0, step: 0, layout: crate::tensor::Layout::dense(l.groups, row) };
         let (x, out) = (launcher.view(&view)?, launcher.view(&out)?);
@@ -253,8 +256,17 @@ impl GpuPlan {
         Ok(words.chunks(row).map(|row| bytemuck::cast_slice(row)[..bytes].to_vec()).collect())
     }
 
-    /// Where a new run starts: at the first segment whose shared block is not there.
+    /// Where a new run starts: at the first segment whose shared block is not there. Shared blocks that others have made
+    /// since take the place of its own.
     pub fn start(&mut self, plan: &Plan) -> Result<Cursor> {
+        let blocks: Vec<_> = self.blocks.iter().map(Block::adopted).collect();
+        if !blocks.iter().zip(&self.blocks).all(|(new, old)| std::ptr::eq(new.memory(), old.memory())) {
+            // Launches hold addresses.
+            let segments = self.record_all(plan, &blocks)?;
+            self.stream.synchronize()?;
+            (self.blocks, self.segments) = (blocks, segments);
+        }
+        self.weights.keep();
         self.turn.fill_zeros(&self.stream)?;
         let mut cursor = Cursor::default();
         cursor.pass_made(plan, |block| self.blocks[block].is_ready());

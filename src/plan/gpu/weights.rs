@@ -5,7 +5,9 @@ use crate::cuda::{Context, DeviceBuffer, Stream};
 use crate::error::Result;
 use crate::plan::Store;
 use crate::tensor::SharedBytes;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the GPUs of a process have of one model.
@@ -59,6 +61,8 @@ impl Missing {
 
 struct Uploaded {
     buffer: DeviceBuffer<u8>,
+    /// Plans that use it. Those that kept it are counted for good.
+    users: usize,
     /// While they are held, nothing else can come to lie at the same place.
     _held: SharedBytes,
 }
@@ -74,6 +78,50 @@ impl Resident {
     fn bytes(&self) -> u64 {
         let weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         weights.values().map(|w| w.buffer.bytes() as u64).sum::<u64>() + self.blocks.sum(|b| b.bytes() as u64)
+    }
+
+    /// Counts `bytes`, or the `changed` ones that are made of them, if they are not on the GPU.
+    pub(super) fn count(&self, bytes: &[u8], changed: Option<u64>, missing: &mut Missing) {
+        let source = Source { start: bytes.as_ptr().addr(), len: bytes.len(), changed: changed.is_some() };
+        let weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        if !weights.contains_key(&source) {
+            missing.0.insert(source, changed.unwrap_or(bytes.len() as u64));
+        }
+    }
+}
+
+/// The weights of one plan on a GPU. Until they are kept, those that no other plan uses leave it with this.
+#[derive(Debug)]
+pub(super) struct Used {
+    resident: Arc<Resident>,
+    /// Those that count this plan among their users, until they are kept.
+    sources: RefCell<HashSet<Source>>,
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        let mut weights = self.resident.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in self.sources.get_mut().drain() {
+            if let Entry::Occupied(mut found) = weights.entry(source) {
+                found.get_mut().users -= 1;
+                if found.get().users == 0 {
+                    found.remove();
+                }
+            }
+        }
+    }
+}
+
+impl Used {
+    /// None yet, of those that `resident` has or will have.
+    pub(super) fn new(resident: Arc<Resident>) -> Self {
+        Self { resident, sources: RefCell::default() }
+    }
+
+    /// From now on they stay as long as the model.
+    pub(super) fn keep(&mut self) {
+        // Their users never become none.
+        *self.sources.get_mut() = HashSet::new();
     }
 
     /// Where `bytes`, which `held` keeps, lie on the GPU: straight from where they are, a mapped file most often.
@@ -93,15 +141,6 @@ impl Resident {
         self.get(stream, name, bytes, held, Some(change))
     }
 
-    /// Counts `bytes`, or the `changed` ones that are made of them, if they are not on the GPU.
-    pub(super) fn count(&self, bytes: &[u8], changed: Option<u64>, missing: &mut Missing) {
-        let source = Source { start: bytes.as_ptr().addr(), len: bytes.len(), changed: changed.is_some() };
-        let weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        if !weights.contains_key(&source) {
-            missing.0.insert(source, changed.unwrap_or(bytes.len() as u64));
-        }
-    }
-
     fn get(
         &self,
         stream: &Stream,
@@ -112,16 +151,20 @@ impl Resident {
     ) -> Result<Address> {
         let source = Source { start: bytes.as_ptr().addr(), len: bytes.len(), changed: change.is_some() };
         // Held while a weight goes up: two sessions that begin at once bring each only once.
-        let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = weights.get(&source) {
-            return Ok(found.buffer.ptr().0);
-        }
-        let buffer = match change {
-            None => DeviceBuffer::from_slice(stream, name, bytes)?,
-            Some(change) => DeviceBuffer::from_slice(stream, name, &change()?)?,
+        let mut weights = self.resident.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match weights.entry(source) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(missing) => {
+                let buffer = match change {
+                    None => DeviceBuffer::from_slice(stream, name, bytes)?,
+                    Some(change) => DeviceBuffer::from_slice(stream, name, &change()?)?,
+                };
+                missing.insert(Uploaded { buffer, users: 0, _held: Arc::clone(held) })
+            }
         };
-        let address = buffer.ptr().0;
-        weights.insert(source, Uploaded { buffer, _held: Arc::clone(held) });
-        Ok(address)
+        if self.sources.borrow_mut().insert(source) {
+            found.users += 1;
+        }
+        Ok(found.buffer.ptr().0)
     }
 }
