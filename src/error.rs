@@ -148,7 +148,7 @@ pub enum DeviceProblem {
     NoDevice,
     /// The GPU has not enough free memory. The next call works.
     Memory,
-    /// GPUs do not compute this, the processor does: 8-bit products, very wide heads.
+    /// GPUs do not compute this, the processor does: 8-bit products, very wide heads, wide ones of many keys.
     Unsupported,
     /// The driver refuses a kernel: PTX that it cannot read, or for another GPU.
     Kernel,

@@ -190,8 +190,17 @@ fn sessions_share_weights_and_run_beside_each_other() {
 
 #[test]
 fn a_profile_names_every_op_and_changes_nothing() {
+    profiled("tiny", Precision::F32, &["linear_few_f32", "token_draw", "diffusion_step", "conv_f32"]);
+}
+
+#[test]
+fn a_profile_in_bf16_changes_nothing_though_graphs_share_launches() {
+    profiled("tiny", Precision::Bf16, &["linear_few_bf16", "layer_norm", "token_draw", "diffusion_step"]);
+}
+
+fn profiled(model: &str, precision: Precision, kernels: &[&str]) {
     let Some(gpu) = gpu() else { return };
-    let model = Model::open(folder("tiny")).unwrap();
+    let model = Model::open_as(folder(model), precision).unwrap();
     let outputs = Outputs::IMAGE;
     let profiled = |device: discon::Device| {
         let mut session = model.session(device, BATCH, &settings(&model), outputs).unwrap();
@@ -218,8 +227,8 @@ fn a_profile_names_every_op_and_changes_nothing() {
     let times = |times: &mut dyn Iterator<Item = Duration>| times.sum::<Duration>();
     let by_op = times(&mut on_gpu.ops.iter().map(|op| op.time));
     assert_eq!(times(&mut on_gpu.kernels.iter().map(|kernel| kernel.time)), by_op);
-    for name in ["linear_few_f32", "token_draw", "diffusion_step", "conv_f32"] {
-        assert_eq!(on_gpu.kernels.iter().filter(|kernel| kernel.name == name).count(), 1, "{name}");
+    for name in kernels {
+        assert_eq!(on_gpu.kernels.iter().filter(|kernel| kernel.name == *name).count(), 1, "{name}");
     }
     assert!(on_cpu.kernels.is_empty());
 }

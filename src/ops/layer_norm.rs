@@ -5,7 +5,7 @@
 //! largest |x - mean| / std. FLOPs: 8 M D.
 
 #[cfg(feature = "cuda")]
-use super::on_gpu::{Launcher, Result, abi};
+use super::on_gpu::{FEW, Launcher, Result, abi};
 use super::{Kernel, Operand, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::simd::panels::prepare;
@@ -216,7 +216,9 @@ impl super::Launch for LayerNorm {
         /// Rows that give every multiprocessor some, a row a warp.
         const MANY: usize = 1024;
         let (p, rows) = (self.on(to)?, self.x.count());
-        match rows >= MANY && self.x.cols() <= 1024 {
+        // What a product of few rows may take over (`Linear::takes`), a row a warp too: so it sums up in the same order.
+        let may_be_taken = rows <= FEW && self.out.form == Form::Pairs;
+        match may_be_taken || rows >= MANY && self.x.cols() <= 1024 {
             true => to.call("layer_norm", "layer_norm", [rows.div_ceil(8), 1, 1], p),
             false => to.call("layer_norm", "layer_norm_block", [rows, 1, 1], p),
         }

@@ -7,7 +7,7 @@
 #[cfg(feature = "cuda")]
 use super::LayerNorm;
 #[cfg(feature = "cuda")]
-use super::on_gpu::{Launcher, Result, Splits, Tall, abi, small, split, wide};
+use super::on_gpu::{FEW, Launcher, Result, Splits, Tall, abi, small, split, wide};
 use super::product::{Epilogue, Input, Operand, Rows, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
@@ -148,7 +148,7 @@ impl OnGpu {
                 false => plain("linear_f32", Tall::small(panels, rows)),
             };
         };
-        if rows <= 32 {
+        if rows <= FEW {
             let tiles = panels.div_ceil(2);
             let (splits, memory) = split(tiles, k, 256, 16 * 32 * rows.div_ceil(16));
             let kernel = match (number, rows <= 16) {

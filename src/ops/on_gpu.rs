@@ -13,8 +13,11 @@ pub(super) fn pieces(out: &View) -> [usize; 3] {
     [(out.count() * out.cols().div_ceil(4)).div_ceil(256).clamp(1, MOST), 1, 1]
 }
 
-/// Blocks that keep a large GPU busy: some for each of 132 multiprocessors. All GPUs get the same grids, so that they add up
-/// in the same order.
+/// Rows up to which a product has kernels of few rows.
+pub(super) const FEW: usize = 32;
+
+/// Blocks that keep a large GPU busy: some for each of 132 multiprocessors. All GPUs get the same grids, so that those of one
+/// generation add up in the same order.
 const BLOCKS: usize = 264;
 
 /// In how many runs of K `tiles` tiles are added up: as many as fill the GPU, none shorter than `least`. With the memory for
@@ -55,12 +58,12 @@ impl Tall {
 }
 
 /// How a bf16 product of many rows is cut for Hopper's `wgmma`, in tiles of 128 outputs by 256 rows: none of one that does not
-/// keep three quarters of 132 multiprocessors busy, or not for long.
+/// keep three quarters of 132 multiprocessors busy, or not for long, nor of few rows, which would leave most of a tile empty.
 pub(super) fn wide(panels: usize, rows: usize, k: usize) -> Option<[usize; 3]> {
     const TILES: usize = 99;
     const NUMBERS: usize = 256;
     let tiles = panels.div_ceil(8) * rows.div_ceil(256);
-    (tiles >= TILES && k >= NUMBERS).then_some([tiles, 1, 1])
+    (rows > FEW && tiles >= TILES && k >= NUMBERS).then_some([tiles, 1, 1])
 }
 
 #[cfg(test)]
@@ -72,6 +75,8 @@ mod tests {
         assert_eq!(wide(256, 4096, 4096), Some([32 * 16, 1, 1]));
         assert_eq!(wide(88, 9 * 256, 256), Some([99, 1, 1]));
         assert_eq!([wide(192, 512, 768), wide(88, 8 * 256, 256), wide(256, 4096, 255)], [None; 3]);
+        // However many outputs there are, few rows are for the kernels of few rows.
+        assert_eq!([2, 32, 33].map(|rows| wide(792, rows, 4096)), [None, None, Some([99, 1, 1])]);
     }
 
     /// A grid takes 2^31 - 1 blocks across and 65535 in the other directions: 64 pictures of 512 x 512 in f32 among them.

@@ -178,8 +178,10 @@ impl super::Launch for Attention {
         const WIDE: (usize, usize) = (1024, 1536);
         let (groups, queries, d) = (self.q.layout.groups, self.q.layout.rows, self.head_size());
         if d > HEAD && (d > WIDE.0 || self.k.layout.rows > WIDE.1) {
-            let expected = "heads of at most 128 numbers, or of 1024 with at most 1536 keys";
-            return Err(to.unsupported("attention", expected, format!("{d} and {}", self.k.layout.rows)));
+            let expected =
+                format!("heads of at most {HEAD} numbers, or of at most {} with at most {} keys", WIDE.0, WIDE.1);
+            let found = format!("heads of {d} with {} keys", self.k.layout.rows);
+            return Err(to.unsupported("attention", &expected, found));
         }
         let p = abi::Attention {
             turn: to.turn(),

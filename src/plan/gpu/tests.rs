@@ -1,26 +1,37 @@
-//! Which ops share a launch, and that they give what they give one after the other.
+//! Which ops share a launch, and that they give what they give one after the other; what plans share.
 
 use super::*;
 use crate::cuda::ComputeCapability;
 use crate::error::{DeviceProblem, Error};
 use crate::ops::testing::{gpu, numbers, weight_as};
-use crate::ops::{Activation, HeadNorm, LayerNorm, Linear, Operand, SumRows};
+use crate::ops::{Activation, Attention, HeadNorm, Keys, LayerNorm, Linear, Operand, SumRows};
+use crate::plan::tests::five;
 use crate::plan::{Builder, Stage};
-use crate::tensor::{DType, Form, Format, Layout, Matrix, Weight};
+use crate::tensor::{DType, Form, Format, Layout, Matrix, Precision, Weight};
+use crate::{Cpu, Model, Outputs, Settings};
 
 /// Names of the launches of the first segment's graph.
 fn names(plan: &GpuPlan) -> Vec<&'static str> {
     plan.segments[0]._fused.iter().map(Call::name).collect()
 }
 
-/// A norm and the product behind it; `change` adds what may follow. The launches, and the product's result by the graph and
-/// launch by launch.
+/// [`normed_of`] of 96 numbers a row.
 fn normed(rows: usize, change: impl Fn(&mut Builder, View, View) -> Result<()>) -> Option<Vec<&'static str>> {
-    let gpu = gpu()?;
-    let (k, n) = (96, 48);
+    normed_of([rows, 96], change)
+}
+
+/// A norm and the product behind it; `change` adds what may follow. The launches; the product's result is the same by the graph
+/// and launch by launch.
+fn normed_of(
+    [rows, k]: [usize; 2],
+    change: impl Fn(&mut Builder, View, View) -> Result<()>,
+) -> Option<Vec<&'static str>> {
+    let (gpu, n) = (gpu()?, 48);
     let w = Matrix::pack(&weight_as(DType::BF16, &[n, k], &numbers(n * k, 1)), Format::Bf16).unwrap();
     let mut b = Builder::new();
-    let x = b.constant(&numbers(rows * k, 2), k).unwrap();
+    // Far from zero: another order of sums is another mean.
+    let x = numbers(rows * k, 2).iter().map(|x| x + 10.0).collect::<Vec<_>>();
+    let x = b.constant(&x, k).unwrap();
     let out = b.kept(rows, n).unwrap();
     b.segment(Stage::Encode, 0, 1);
     let h = b.scratch(rows, k / 2).unwrap();
@@ -55,11 +66,21 @@ fn a_norm_that_one_product_reads_is_part_of_it() {
     assert_eq!(names, ["norm_linear_few_bf16_32", "sum_rows"]);
 }
 
+/// A norm of its own would share out rows that long among several warps, if it were not one that a product may take over.
+#[test]
+fn long_rows_are_normed_alike_in_a_product_and_before_it() {
+    for (rows, kernel) in [(4, "norm_linear_few_bf16"), (20, "norm_linear_few_bf16_32")] {
+        for k in [768, 1280] {
+            let names = normed_of([rows, k], |b, h, _| write_over(b, h));
+            assert!(names.is_none_or(|names| names == [kernel, "sum_rows"]));
+        }
+    }
+}
+
 #[test]
 fn a_norm_that_others_read_is_not() {
-    let alone = |names: Option<Vec<&'static str>>| {
-        names.is_none_or(|names| names[..2] == ["layer_norm_block", "linear_few_bf16"])
-    };
+    let alone =
+        |names: Option<Vec<&'static str>>| names.is_none_or(|names| names[..2] == ["layer_norm", "linear_few_bf16"]);
     // By an op after, that reads it, or some of it, before it is written over; and who knows who comes after the segment.
     assert!(alone(normed(4, |b, h, _| {
         let copy = b.kept(4, h.cols())?;
@@ -160,4 +181,81 @@ fn large_products_on_a_hopper_are_by_wgmma_and_give_what_others_give() {
     // Numbers, and what is too small, are as anywhere.
     assert_eq!(product([9 * 256, 256, 11 * 128], Form::Numbers, &on).0, "linear_bf16_numbers");
     assert_eq!(product([257, 256, 11 * 128], Form::Pairs, &on).0, small);
+}
+
+/// `docs/cuda-kernels.md` counts them.
+#[test]
+fn a_layer_of_stage_1_is_six_launches_or_eight_in_f32() {
+    let Some(gpu) = gpu() else { return };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny");
+    for (precision, expected) in [(Precision::Bf16, 6), (Precision::F32, 8)] {
+        let model = Model::open_as(folder, precision).unwrap();
+        let settings = Settings { rounds: 1, steps: 1, ..model.settings() };
+        let session = model.session(Cpu::new(1).unwrap(), 2, &settings, Outputs::IMAGE).unwrap();
+        let plan = session.plan();
+        let on_gpu = GpuPlan::new(gpu, Arc::default(), plan).unwrap();
+        let tokens = |(segment, _): &(&Segment, &Recorded)| segment.stage == Stage::Discrete && segment.repeat > 1;
+        let (_, tokens) = plan.segments.iter().zip(&on_gpu.segments).find(tokens).unwrap();
+        let launches = tokens._fused.iter().enumerate();
+        let attentions =
+            launches.filter(|(_, call)| call.name() == "attention_few").map(|(i, _)| i).collect::<Vec<_>>();
+        assert!(
+            attentions.len() > 1 && attentions.windows(2).all(|two| two[1] - two[0] == expected),
+            "{precision}: {tokens:?}"
+        );
+    }
+}
+
+#[test]
+fn a_plan_takes_the_blocks_that_another_made_when_it_next_starts() {
+    let Some(gpu) = gpu() else { return };
+    let (plan, _, out) = five();
+    let resident = Arc::<Resident>::default();
+    let new = |gpu: &Gpu| GpuPlan::new(gpu, Arc::clone(&resident), &plan).unwrap();
+    let run = |on_gpu: &mut GpuPlan, cursor: &mut Cursor, until: usize| {
+        on_gpu.run(&plan, cursor, None, |cursor| cursor.segment == until).unwrap();
+    };
+    let (mut first, mut half, mut late, mut also) = (new(gpu), new(gpu), new(gpu), new(gpu));
+    let whole = late.own_bytes();
+    // The first of two blocks.
+    let mut cursor = half.start(&plan).unwrap();
+    run(&mut half, &mut cursor, 1);
+    for (on_gpu, first_segment) in [(&mut first, 1), (&mut late, 2), (&mut half, 2)] {
+        let mut cursor = on_gpu.start(&plan).unwrap();
+        assert_eq!(cursor.segment, first_segment);
+        run(on_gpu, &mut cursor, usize::MAX);
+        assert_eq!((on_gpu.own_bytes(), on_gpu.read::<f32>(out).unwrap()), (whole - 128, vec![5.0]));
+    }
+    assert_eq!(GpuPlan::needs(gpu, &resident, &plan).unwrap()[1], 0);
+    // One that does not start again keeps its own.
+    run(&mut also, &mut Cursor::default(), usize::MAX);
+    assert_eq!((also.own_bytes(), also.read::<f32>(out).unwrap()), (whole, vec![5.0]));
+    // With `wgmma` and without, products of blocks round differently: each has blocks of its own.
+    let other = gpu.clone().with_wgmma(!gpu.has_wgmma());
+    let of_other = if other.has_wgmma() == gpu.has_wgmma() { 0 } else { 128 };
+    assert_eq!(GpuPlan::needs(&other, &resident, &plan).unwrap()[1], of_other);
+    assert_eq!(new(&other).own_bytes(), whole - 128 + of_other);
+}
+
+#[test]
+fn attention_that_kernels_have_no_room_for_is_an_error() {
+    let Some(gpu) = gpu() else { return };
+    let made = |d: usize, keys: usize| {
+        let mut b = Builder::new();
+        let [q, k, v, out] = [4, keys, keys, 4].map(|rows| b.kept(rows, d).unwrap());
+        b.segment(Stage::Encode, 0, 1);
+        b.push(Attention { q, k, v, keys: Keys { first: keys, step: 0 }, heads: 1, narrow: false, out });
+        GpuPlan::new(gpu, Arc::default(), &b.finish()).map(drop)
+    };
+    for (d, keys) in [(136, 1537), (1032, 2)] {
+        let error = made(d, keys).unwrap_err();
+        assert!(matches!(error, Error::Device { problem: DeviceProblem::Unsupported, .. }), "{error}");
+        let text = format!(
+            "expected heads of at most 128 numbers, or of at most 1024 with at most 1536 keys, found heads of {d} with {keys} keys"
+        );
+        assert!(error.to_string().contains(&text), "{error}");
+    }
+    for (d, keys) in [(128, 1537), (1024, 1536)] {
+        made(d, keys).unwrap();
+    }
 }
