@@ -1,6 +1,7 @@
 // Runs the kernels' own source on the host: g++ compiles each .cu after this header. A block's threads are fibers, which
 // switch at barriers and at what a warp does together; blocks run one after the other. Shared memory and registers start
-// as NaN; copies arrive when they are waited for, not before. A barrier that some thread never reaches ends the process.
+// as NaN. Copies arrive when they are waited for and not before or, where threads run backwards, when they are issued, as
+// early as they may. A barrier that some thread never reaches ends the process.
 // Speed, races between blocks and the instructions themselves are the GPU's to show.
 #pragma once
 
@@ -193,7 +194,18 @@ template <class T> T* shared(int key, size_t count) {
     return (T*)memory.data();
 }
 
-// A copy of at most 16 bytes has arrived.
+// A copy of at most 16 bytes arrives.
+inline void land(const Copy& c) {
+    if (c.bytes) memcpy(c.to, c.from, c.bytes);
+    memset((char*)c.to + c.bytes, 0, c.size - c.bytes);
+}
+
+inline void issue(const Copy& c) {
+    if (block->backwards) land(c);
+    block->now->copies.back().push_back(c);
+}
+
+// It has been waited for.
 inline void copied(const void* to) {
     Block& b = *block;
     const size_t at = (const unsigned char*)to - b.dynamic.data();
@@ -455,18 +467,15 @@ inline void ldmatrix_transposed(unsigned (&words)[4], const unsigned* row) { mat
 
 inline void copy_16(unsigned* shared, const unsigned* from, int bytes) {
     aligned_16(shared), aligned_16(from);
-    cuda_on_host::block->now->copies.back().push_back({shared, from, 16, bytes});
+    cuda_on_host::issue({shared, from, 16, bytes});
 }
-inline void copy_4(unsigned* shared, const unsigned* from, int bytes) {
-    cuda_on_host::block->now->copies.back().push_back({shared, from, 4, bytes});
-}
+inline void copy_4(unsigned* shared, const unsigned* from, int bytes) { cuda_on_host::issue({shared, from, 4, bytes}); }
 inline void copies_commit() { cuda_on_host::block->now->copies.emplace_back(); }
 template <int N> void copies_wait() {
     auto& groups = cuda_on_host::block->now->copies;
     while (groups.size() > N + 1) {
         for (const auto& c : groups.front()) {
-            if (c.bytes) memcpy(c.to, c.from, c.bytes);
-            memset((char*)c.to + c.bytes, 0, c.size - c.bytes);
+            if (!cuda_on_host::block->backwards) cuda_on_host::land(c);
             cuda_on_host::copied(c.to);
         }
         groups.erase(groups.begin());

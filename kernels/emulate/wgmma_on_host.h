@@ -3,9 +3,10 @@
 // Layouts", "Matrix Descriptor Format".
 //
 // Products happen when they are issued or, where threads run backwards, when they are waited for and not before, as late as they
-// may: a kernel whose results are the same in both touches neither registers nor memory of products on their way. What copies
-// brought must have been published by who copied it; a group of products must begin behind a fence, which the ISA asks for where
-// registers of the left side were written, so in every group whose left side is in registers.
+// may, while copies arrive as early as they may: a kernel whose results are the same in both touches neither registers nor
+// memory of products on their way, nor lets copies overtake them. What copies brought must have been published by who copied it; a
+// group of products must begin behind a fence, which the ISA asks for where registers of the left side were written, so in every
+// group whose left side is in registers.
 #pragma once
 
 namespace cuda_on_host {

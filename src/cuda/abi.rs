@@ -229,7 +229,8 @@ pub(crate) struct Conv {
     pub(crate) partial: Address,
     pub(crate) tickets: Address,
     pub(crate) activation: i32,
-    pub(crate) form: i32,
+    /// `form` in abi.cuh, which no kernel reads: x is numbers.
+    pub(crate) unused: i32,
     pub(crate) cin: i32,
     pub(crate) width: i32,
     pub(crate) kernel: i32,

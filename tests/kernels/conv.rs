@@ -104,7 +104,7 @@ fn check(kernel: &str, format: Format, case: Case) {
             partial: address_mut(&mut partial),
             tickets: address_mut(&mut tickets),
             activation: 1,
-            form: 0,
+            unused: 0,
             cin: cin as i32,
             width: width as i32,
             kernel: kernel_size as i32,

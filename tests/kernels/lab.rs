@@ -31,7 +31,25 @@ fn compiler() -> String {
     std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned())
 }
 
-/// The library of `kernels/FILE.cu`, compiled for the host if it is older than any source.
+/// Where the libraries of kernels are.
+fn folder() -> PathBuf {
+    let sanitized = std::env::var_os("KERNELS_SANITIZE").is_some();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(if sanitized { "kernels-sanitized" } else { "kernels" });
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A copy of `kernels/FILE.cu` that has `to` where that has `from`, under a name that [`launch`] takes for a file's.
+pub(crate) fn changed(file: &str, name: &str, from: &str, to: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(format!("{file}.cu"));
+    let text = std::fs::read_to_string(source).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from} in {file}.cu");
+    let name = format!("{file}-{name}");
+    std::fs::write(folder().join(format!("{name}.cu")), text.replace(from, to)).unwrap();
+    name
+}
+
+/// The library of `kernels/FILE.cu`, or of a changed one, compiled for the host if it is older than any source.
 fn library(file: &str) -> usize {
     static LOADED: Mutex<BTreeMap<String, Arc<OnceLock<usize>>>> = Mutex::new(BTreeMap::new());
     // Other files are compiled meanwhile.
@@ -49,15 +67,15 @@ fn library(file: &str) -> usize {
 fn compiled(file: &str) -> PathBuf {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let sanitized = std::env::var_os("KERNELS_SANITIZE").is_some();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(if sanitized { "kernels-sanitized" } else { "kernels" });
-    std::fs::create_dir_all(&folder).unwrap();
-    let to = folder.join(format!("{file}.so"));
+    let name = format!("{file}.cu");
+    let source = if kernels.join(&name).exists() { kernels.join(name) } else { folder().join(name) };
+    let to = folder().join(format!("{file}.so"));
     let time = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
     let header = kernels.join("emulate/cuda_on_host.h");
     let folders = [kernels.clone(), kernels.join("emulate")];
     let sources = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let sources = sources.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some());
-    let newest = sources.filter_map(|p| time(&p)).max();
+    let newest = sources.chain([source.clone()]).filter_map(|p| time(&p)).max();
     if time(&to) < newest {
         let mut command = Command::new(compiler());
         command.args(["-std=c++17", "-g1", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-Wall"]);
@@ -68,7 +86,7 @@ fn compiled(file: &str) -> PathBuf {
             command.arg("-O2");
         }
         let new = to.with_extension("new");
-        let out = command.args(["-x", "c++"]).arg(kernels.join(format!("{file}.cu"))).arg("-o").arg(&new).output();
+        let out = command.args(["-x", "c++"]).arg(source).arg("-o").arg(&new).output();
         let out = out.unwrap();
         assert!(out.status.success(), "{file}.cu: {}", String::from_utf8_lossy(&out.stderr));
         std::fs::rename(new, &to).unwrap();

@@ -174,6 +174,41 @@ fn tall_products_by_wgmma() {
     }
 }
 
+/// In one of the two orders products are done as late as they may be and copies arrive as early, in the other the other way round.
+#[test]
+fn a_wait_too_few_shows() {
+    if !can_run() {
+        return;
+    }
+    let (m, n, k) = (40, 33, 641);
+    let (w, _) = packed(n, k, 0, Format::Bf16, &numbers(n * k, 1));
+    let run = |file: &str, order: Order| {
+        let mut x = Buffer::pairs(1, m, k, LIES[0], &numbers(m * k, 2));
+        let mut out = Buffer::new(1, m, n, LIES[0], |_| 0);
+        let params = Linear {
+            turn: turn(),
+            x: x.view(),
+            out: out.view(),
+            w: packed_params(&w),
+            epilogue: Epilogue::NONE,
+            partial: 0,
+            tickets: 0,
+            form: 1,
+            splits: 1,
+        };
+        launch(file, "linear_bf16_pairs_wgmma", &params, [1, 1, 1], order);
+        out.contents()
+    };
+    let right = run("linear_wgmma", Order::Forwards);
+    assert!(right == run("linear_wgmma", Order::Backwards));
+    let products = changed("linear_wgmma", "products", "wgmma_wait<1>();", "wgmma_wait<2>();");
+    let copies =
+        changed("linear_wgmma", "copies", "copies_wait<WIDE_STAGES - 3>();", "copies_wait<WIDE_STAGES - 2>();");
+    for (changed, order) in [(products, Order::Backwards), (copies, Order::Forwards)] {
+        assert!(right != run(&changed, order), "{changed}");
+    }
+}
+
 #[test]
 fn tall_products_in_f32() {
     if can_run() {

@@ -249,7 +249,7 @@ impl super::Launch for Conv {
             partial,
             tickets,
             activation: norm.map_or(Activation::Identity, |norm| norm.activation) as i32,
-            form: 0,
+            unused: 0,
             cin: small("channels", self.x.cols())?,
             width: pixels(self.width)?,
             kernel: pixels(self.kernel)?,
