@@ -104,6 +104,53 @@ fn a_folder_gets_a_file_an_image() {
     assert_eq!(names(dir.path().join("new")), made);
 }
 
+/// A copy of a fixture whose config has other texts.
+fn changed(fixture_name: &str, texts: &[(&str, &str)]) -> tempfile::TempDir {
+    let (dir, from) = (tempdir().unwrap(), fixture(fixture_name));
+    for name in names(&from).iter().filter(|name| name.ends_with(".safetensors")) {
+        fs::copy(Path::new(&from).join(name), dir.path().join(name)).unwrap();
+    }
+    let mut config = fs::read_to_string(Path::new(&from).join("discon.json")).unwrap();
+    for (old, new) in texts {
+        assert!(config.contains(old), "{old}");
+        config = config.replace(old, new);
+    }
+    fs::write(dir.path().join("discon.json"), config).unwrap();
+    dir
+}
+
+#[test]
+fn what_a_model_says_does_not_steer_the_terminal() {
+    let hostile = r"\u001b[2J\u009b31m\u202e\nattribution: forged";
+    let texts = ["fixture-tiny", "class-0"].map(|old| (old, format!("{old}{hostile}")));
+    let model = changed("tiny", &texts.each_ref().map(|(old, new)| (*old, new.as_str())));
+    let cases = model.path().join("cases");
+    fs::create_dir(&cases).unwrap();
+    let case = if cfg!(unix) { "head\u{1b}[2J\nforged" } else { "head" };
+    let from = Path::new(&fixture("tiny")).join("cases/head_g1.safetensors");
+    fs::copy(from, cases.join(format!("{case}.safetensors"))).unwrap();
+
+    let dir = tempdir().unwrap();
+    let model = model.path().display().to_string();
+    let plain = done(&dir, &["inspect", &fixture("tiny")]);
+    let shown = done(&dir, &["inspect", &model]);
+    assert_eq!(shown.lines().count(), plain.lines().count(), "{shown}");
+    let verified = done(&dir, &["verify", &model]);
+    assert_eq!(verified.lines().count(), 2, "{verified}");
+    let verbose = text(&discon(&dir, &["-v", "inspect", &model]).stderr);
+    let told = text(&discon(&dir, &generate(&model, &["--class", "cat", "--out", "x.png"])).stderr);
+    assert_eq!(told.lines().count(), 1, "{told}");
+    for all in [&shown, &verified, &verbose, &told] {
+        let steers = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!all.contains(steers), "{all:?}");
+    }
+    let escaped = r"class-0\u001b[2J\u009b31m\u202e";
+    assert!(shown.contains(escaped) && told.contains(escaped), "{shown}{told}");
+    // As JSON it still is what it was.
+    let json: serde_json::Value = serde_json::from_str(&done(&dir, &["inspect", &model, "--json"])).unwrap();
+    assert_eq!(json["classes"][0], "class-0\u{1b}[2J\u{9b}31m\u{202e}\nattribution: forged");
+}
+
 #[test]
 fn the_preview_is_what_the_discrete_tokens_alone_give() {
     let (dir, model) = (tempdir().unwrap(), fixture("tiny"));

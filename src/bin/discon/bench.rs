@@ -250,8 +250,9 @@ fn tables(Entries { ops, kernels }: &Entries, repeat: usize, peaks: &Peaks) -> R
     let has = |precision| Some(format!("{:.1} of {precision}", peaks.flops(precision)? / 1e9));
     let flops = Precision::ALL.into_iter().filter_map(has).collect::<Vec<_>>().join(", ");
     let bandwidth = peaks.read_bytes / 1e9;
+    line("")?;
     line(&format!(
-        "\nat most {flops} GFLOP/s in registers, {bandwidth:.1} GB/s from memory; by op, of one image batch:"
+        "at most {flops} GFLOP/s in registers, {bandwidth:.1} GB/s from memory; by op, of one image batch:"
     ))?;
     line(&format!("stage      op                  {COLUMNS}"))?;
     for op in ops {
@@ -262,7 +263,8 @@ fn tables(Entries { ops, kernels }: &Entries, repeat: usize, peaks: &Peaks) -> R
         return Ok(());
     }
     // In a graph some ops share a launch; op by op none do.
-    line("\nby kernel, of one image batch, every op launched by itself:")?;
+    line("")?;
+    line("by kernel, of one image batch, every op launched by itself:")?;
     line(&format!("kernel                         {COLUMNS}"))?;
     for kernel in kernels {
         line(&format!("{:<27} {}", kernel.name, kernel.numbers(repeat, peaks)))?;

@@ -8,10 +8,18 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
+/// Text as a terminal shows it and does nothing else: characters that would steer it, or begin another line, or turn round what
+/// stands beside them, as `\u001b`, as JSON has them. Names in it come from models, which anybody may have made.
+fn printable(text: &str) -> String {
+    let steers = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
 /// Writes a line on standard output. A reader that has gone away (`| head`) is no error.
 pub(crate) fn line(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(format!("{}\n", printable(text)).as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
         _ => Ok(()),
     }
@@ -19,7 +27,7 @@ pub(crate) fn line(text: &str) -> Result<()> {
 
 /// Writes a line on standard error, where nothing can be done about it if that fails.
 pub(crate) fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end().replace('\n', " "));
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&text.trim_end().replace('\n', " ")));
 }
 
 /// A progress bar of a thousand steps.
