@@ -4,10 +4,11 @@
 
 mod running;
 
-use running::{discon, done, fails, fixture, names, text};
+use running::{command, discon, done, fails, fixture, names, text};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use tempfile::tempdir;
 
 /// `generate` from a fixture, with further arguments.
@@ -281,6 +282,7 @@ fn precisions_are_held_against_f32() {
     fails(&dir, 1, &["compare", &tiny, "--dtype", "f32"], &["dtype", "f32"]);
     fails(&dir, 1, &["compare", &tiny, "--dtype", "bf16,q4"], &["dtype", "q4"]);
     fails(&dir, 1, &["compare", &tiny, "--count", "0"], &["count", "0"]);
+    fails(&dir, 2, &["compare", &tiny, "--scale", "2"], &["--out"]);
     fails(&dir, 1, &["compare", &tiny, "--out", "x.gif"], &["x.gif", ".png"]);
     fails(&dir, 1, &["compare", &fixture("odd")], &["given_codes", "discrete tokens"]);
     fails(&dir, 1, &["compare", "gone"], &["gone"]);
@@ -358,6 +360,27 @@ fn help_and_version_are_for_all() {
     }
     let bare = discon(&dir, &[]);
     assert!(bare.status.code() == Some(2) && text(&bare.stderr).contains("generate"));
+}
+
+/// Ctrl-C between two pictures.
+#[cfg(unix)]
+#[test]
+fn cancelled_reconstructions_leave_nothing() {
+    let dir = tempdir().unwrap();
+    image::RgbImage::new(8, 8).save(dir.path().join("x.png")).unwrap();
+    let model = fixture("tiny");
+    let pictures = ["x.png"; 20_000];
+    let args = [&["reconstruct", "--model", &model, "--out", "out.png"], &pictures[..]].concat();
+    let mut child = command(&dir, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It has begun when the first is told of.
+    let mut told = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut told).unwrap();
+    // Nobody reads the others, which is no reason to stop.
+    drop(child.stdout.take());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), text(&out.stderr).trim()), (Some(130), "discon: error: cancelled"));
+    assert_eq!(names(&dir), ["x.png"]);
 }
 
 /// Ctrl-C while it works.

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
     /// Enlarge each picture of --out so many times; without it what makes small ones readable
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", requires = "out")]
     scale: Option<usize>,
     /// Print one JSON object
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! `discon reconstruct`
 
 use crate::common::{DeviceArgs, ModelArgs, within};
+use crate::interrupt::Interrupt;
 use crate::output::{Png, line};
 use crate::sheet::{Sheet, default_scale};
 use discon::{Error, Image, Result};
@@ -41,10 +42,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     within("scale", args.scale.unwrap_or(1), 64)?;
     let model = args.model.open()?;
     let device = args.device.device(&model)?;
+    let interrupt = Interrupt::install()?;
     let out = Png::create(&args.out)?;
     let size = model.image_size();
     let (mut names, mut pictures) = (Vec::new(), Vec::new());
     for path in &args.images {
+        if interrupt.pressed() {
+            return Err(Error::Cancelled);
+        }
         let image = read(path, args.resize.then_some(size))?;
         let named = |e| match e {
             Error::Input { what, expected, found } => Error::input(
