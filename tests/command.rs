@@ -121,6 +121,26 @@ fn changed(fixture_name: &str, texts: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 #[test]
+fn classes_of_one_name_have_files_of_their_own() {
+    let classes =
+        [("class-0", "same"), ("class-1", "same"), ("class-2", "a/b"), ("class-3", "a_b_2"), ("class-4", "SAME")];
+    let model = changed("tiny", &[&classes[..], &[("class-5", "same_0"), ("class-6", "other")]].concat());
+    let model = model.path().display().to_string();
+    let dir = tempdir().unwrap();
+    done(&dir, &generate(&model, &["--class", "all", "--rounds", "2", "--seed", "3", "--out", "all/"]));
+    let expected = ["SAME_4", "a_b_2", "a_b_2_3", "other", "same_0", "same_0_5", "same_1"];
+    assert_eq!(names(dir.path().join("all")), expected.map(|name| format!("{name}-3.png")));
+    // Each is that of its class, which has the same name where it is made alone.
+    done(&dir, &generate(&model, &["--class", "1", "--rounds", "2", "--seed", "3", "--out", "all"]));
+    done(&dir, &generate(&model, &["--class", "1", "--rounds", "2", "--seed", "3", "--out", "one.png"]));
+    assert_eq!(names(dir.path().join("all")).len(), expected.len());
+    assert!(fs::read(dir.path().join("one.png")).unwrap() == fs::read(dir.path().join("all/same_1-3.png")).unwrap());
+    let many = ["--count", "14", "--rounds", "2", "--out", "many"];
+    done(&dir, &[&["sample", "--model", &model], &many[..]].concat());
+    assert_eq!(names(dir.path().join("many")).len(), expected.len() + 1);
+}
+
+#[test]
 fn what_a_model_says_does_not_steer_the_terminal() {
     let hostile = r"\u001b[2J\u009b31m\u202e\nattribution: forged";
     let texts = ["fixture-tiny", "class-0"].map(|old| (old, format!("{old}{hostile}")));
@@ -311,6 +331,9 @@ fn synthetic_models_are_written_inspected_and_measured() {
     fails(&dir, 1, &["synth", "--size", "xxl", "--out", "x"], &["size", "xxl", "tiny"]);
     fails(&dir, 1, &["synth", "--size", "tiny", "--dtype", "i32", "--out", "x"], &["dtype", "i32"]);
     assert_eq!(names(dir.path().join("model")).len(), 5);
+    // 100 million images, too many even to count them one by one.
+    let many = generate("model", &["--class", "all", "--count", "100000", "--out", "many.png"]);
+    fails(&dir, 1, &many, &["count", "1000 classes", "1048 of each", "100000"]);
 
     let printed = done(&dir, &["inspect", "model"]);
     for part in ["stage 1", "stage 2", "VAE", "VQ", "bf16", "in place", "class-999"] {

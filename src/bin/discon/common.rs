@@ -3,6 +3,7 @@
 use crate::output::tell;
 use clap::Args;
 use discon::{Cpu, Device, Error, Model, Outputs, Precision, Result, Session, Settings};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The model that is found without being told.
@@ -286,15 +287,32 @@ pub(crate) fn batch(
     Ok(batch)
 }
 
-/// A class's name as a file can bear it: names come from the model, and some would lead to other folders.
-pub(crate) fn class_file_name(model: &Model, class: usize) -> String {
-    let name = model.config().classes.get(class).map_or("", String::as_str);
+/// The classes' names as files can bear them, each once: names come from the model, some would lead to other folders, and some
+/// may be those of two classes. Such a one ends in its class's number.
+pub(crate) fn class_file_names(classes: &[String]) -> Vec<String> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ' | ',');
-    if !name.is_empty() && name.chars().all(fits) && name.len() <= 100 {
-        return name.to_owned();
+    let plain = |name: &str| !name.is_empty() && name.chars().all(fits) && name.len() <= 100;
+    let numbered = |class: usize| {
+        let kept = |name: &String| name.chars().take(24).map(|c| if fits(c) { c } else { '_' }).collect::<String>();
+        format!("{}_{class}", classes.get(class).map(kept).unwrap_or_default())
+    };
+    let mut ends_in_number: Vec<bool> = classes.iter().map(|name| !plain(name)).collect();
+    loop {
+        let number =
+            |(class, name): (usize, &String)| if ends_in_number[class] { numbered(class) } else { name.clone() };
+        let names: Vec<String> = classes.iter().enumerate().map(number).collect();
+        let mut times = HashMap::new();
+        // Some file systems do not tell small letters from capitals.
+        let folded: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
+        folded.iter().for_each(|name| *times.entry(name.as_str()).or_insert(0) += 1);
+        let again: Vec<usize> =
+            (0..names.len()).filter(|&i| !ends_in_number[i] && times[folded[i].as_str()] > 1).collect();
+        // Two that end in their numbers differ.
+        if again.is_empty() {
+            return names;
+        }
+        again.into_iter().for_each(|class| ends_in_number[class] = true);
     }
-    let kept: String = name.chars().take(24).map(|c| if fits(c) { c } else { '_' }).collect();
-    format!("{kept}_{class}")
 }
 
 /// Refuses a number that is not from 1 to `most`.

@@ -1,24 +1,29 @@
 //! `discon generate`
 
-use crate::common::{DeviceArgs, ModelArgs, SamplingArgs, batch, class_file_name, within};
+use crate::common::{DeviceArgs, ModelArgs, SamplingArgs, batch, class_file_names, within};
 use crate::output::{Png, scaled};
-use crate::sheet::{Sheet, default_scale};
+use crate::sheet::{Sheet, check_alone, default_scale};
 use crate::work::{Job, Work};
 use discon::{Error, Image, Model, Outputs, Result, Session};
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Stands for every class.
 const ALL: &str = "all";
+/// The most images of a class.
+const MOST_OF_CLASS: usize = 100_000;
+/// The most images: one of each class, whatever the model.
+const MOST: usize = 1 << 20;
 /// The most pictures beside each other.
 const COLUMNS: usize = 16;
 
 /// Make images of a class, or of every class
 ///
 /// Image i of a class, counted from 0, has the seed S + i of --seed S, and depends on model, class, seed and
-/// settings alone: any image of a grid can be made again by itself. One image is written as it is, several as a grid
-/// with the classes' names.
+/// settings alone: any image of a grid can be made again by itself; on a GPU but for roundings, which there depend on how
+/// many images are made at a time. One image is written as it is, several as a grid with the classes' names.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   discon generate --class micah --out micah.png
@@ -68,7 +73,7 @@ enum Target {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    within("count", args.count, 100_000)?;
+    within("count", args.count, MOST_OF_CLASS)?;
     within("scale", args.scale.unwrap_or(1), 64)?;
     let model = args.model.open()?;
     let mut device = args.device.device(&model)?;
@@ -83,6 +88,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let batch = batch(&model, &device, jobs.len(), &settings, outputs)?;
     let folder =
         args.out.is_dir() || args.out.as_os_str().to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]);
+    if folder {
+        check_alone(model.image_size(), args.scale.unwrap_or(1))?;
+    }
     let sheet = Layout::new(args, &model, &jobs, folder && args.preview.is_none())?;
     if let Some(path) = &args.preview {
         Png::create(path)?;
@@ -95,32 +103,36 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
 
     let mut work = Work::new(args.quiet, jobs.len(), settings.rounds)?;
-    let (mut images, mut previews) = (vec![None; jobs.len()], vec![None; jobs.len()]);
-    let mut session: Option<Session> = None;
-    for (i, jobs) in jobs.chunks(batch).enumerate() {
-        let at = i * batch..i * batch + jobs.len();
-        let session = match &mut session {
-            Some(session) if jobs.len() == batch => session,
-            // The first, or the rest that fills no whole batch.
-            other => other.insert(args.device.session(&model, &mut device, jobs.len(), &settings, outputs)?),
+    let kept = |kept: bool| vec![None; if kept { jobs.len() } else { 0 }];
+    let (mut images, mut previews) = (kept(!folder), kept(args.preview.is_some()));
+    let names = class_file_names(&model.config().classes);
+    let mut last: Option<Session> = None;
+    for start in (0..jobs.len()).step_by(batch) {
+        let at = start..jobs.len().min(start + batch);
+        let mut session = match last.take().filter(|_| at.len() == batch) {
+            Some(session) => session,
+            // The first, or the rest that fills no whole batch; its memory is taken after the other's is given back.
+            None => args.device.session(&model, &mut device, at.len(), &settings, outputs)?,
         };
+        let batch: Vec<Job> = at.clone().map(|i| jobs.at(i)).collect();
         let mut preview = args.preview.as_ref();
-        work.make(session, jobs, |session| {
+        work.make(&mut session, &batch, |session| {
             let (Some(path), Ok(coarse)) = (preview, session.previews()) else { return Ok(()) };
             preview = None;
             previews[at.clone()].iter_mut().zip(coarse).for_each(|(to, image)| *to = Some(image));
             Png::create(path)?.write(&sheet.draw(&previews))
         })?;
         let made = if args.discrete_only { session.previews()? } else { session.images()? };
-        for ((to, image), job) in images[at].iter_mut().zip(made).zip(jobs) {
+        for ((i, image), job) in at.zip(made).zip(batch) {
             match &target {
                 Target::Folder(dir) => {
-                    let path = dir.join(format!("{}-{}.png", class_file_name(&model, job.class), job.seed));
+                    let path = dir.join(format!("{}-{}.png", names[job.class], job.seed));
                     Png::create(&path)?.write(&scaled(&image, args.scale.unwrap_or(1)))?;
                 }
-                Target::File(_) => *to = Some(image),
+                Target::File(_) => images[i] = Some(image),
             }
         }
+        last = Some(session);
     }
     work.clear();
     if let Target::File(file) = target {
@@ -130,14 +142,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
-    /// The images to make, class by class.
-    fn jobs(&self, model: &Model) -> Result<Vec<Job>> {
+    fn jobs(&self, model: &Model) -> Result<Jobs> {
         let classes = match self.class.as_str() {
-            ALL => (0..model.config().classes.len()).collect(),
-            name => vec![model.class(name)?],
+            ALL => 0..model.config().classes.len(),
+            name => model.class(name).map(|class| class..class + 1)?,
         };
-        let seeds = (0..self.count as u64).map(|i| self.seed.wrapping_add(i));
-        Ok(classes.into_iter().flat_map(|class| seeds.clone().map(move |seed| Job { class, seed })).collect())
+        if classes.len().saturating_mul(self.count) > MOST {
+            let expected =
+                format!("at most {MOST} images, {} of each of {} classes", MOST / classes.len(), classes.len());
+            return Err(Error::setting("count", expected, self.count));
+        }
+        Ok(Jobs { classes, count: self.count, seed: self.seed })
+    }
+}
+
+/// The images to make, class by class.
+struct Jobs {
+    classes: Range<usize>,
+    /// Of each class.
+    count: usize,
+    seed: u64,
+}
+
+impl Jobs {
+    fn len(&self) -> usize {
+        self.classes.len() * self.count
+    }
+
+    fn at(&self, i: usize) -> Job {
+        Job { class: self.classes.start + i / self.count, seed: self.seed.wrapping_add((i % self.count) as u64) }
     }
 }
 
@@ -150,21 +183,23 @@ enum Layout {
 }
 
 impl Layout {
-    fn new(args: &Args, model: &Model, jobs: &[Job], none: bool) -> Result<Self> {
+    fn new(args: &Args, model: &Model, jobs: &Jobs, none: bool) -> Result<Self> {
         if none {
             return Ok(Self::None);
         }
         if jobs.len() == 1 {
-            return Ok(Self::One(args.scale.unwrap_or(1)));
+            let scale = args.scale.unwrap_or(1);
+            return check_alone(model.image_size(), scale).map(|()| Self::One(scale));
         }
         let (size, square) = (model.image_size(), ceil_sqrt(jobs.len()));
         let scale = args.scale.unwrap_or_else(|| default_scale(size));
         let name = |class: usize| model.config().classes.get(class).cloned().unwrap_or_default();
-        let sheet = if args.count == 1 {
-            let names: Vec<String> = jobs.iter().map(|job| name(job.class)).collect();
+        let names = jobs.classes.clone().map(name);
+        let sheet = if jobs.count == 1 {
+            let names: Vec<String> = names.collect();
             Sheet::captioned(&names, square, size, scale)?
         } else {
-            let lines: Vec<_> = jobs.chunks(args.count).map(|jobs| (name(jobs[0].class), jobs.len())).collect();
+            let lines: Vec<_> = names.map(|name| (name, jobs.count)).collect();
             Sheet::lines(&lines, if lines.len() == 1 { square } else { COLUMNS }, size, scale)?
         };
         Ok(Self::Sheet(sheet))

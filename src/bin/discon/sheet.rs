@@ -17,7 +17,7 @@ use std::convert::Infallible;
 const GAP: usize = 4;
 /// The longest label, in characters.
 const LONGEST: usize = 28;
-/// The largest sheet, in bytes.
+/// The largest picture, in bytes.
 const LARGEST: usize = 1 << 30;
 /// Pictures smaller than this are enlarged on sheets.
 const READABLE: usize = 128;
@@ -36,6 +36,21 @@ pub(crate) struct Sheet {
 /// How large pictures of `size` pixels a side are shown on a sheet, unless the user says so.
 pub(crate) fn default_scale(size: usize) -> usize {
     (READABLE / size.max(1)).max(1)
+}
+
+/// Refuses a picture alone, of `size` pixels a side, that is too large when it is enlarged.
+pub(crate) fn check_alone(size: usize, scale: usize) -> Result<()> {
+    let side = size.saturating_mul(scale);
+    fits("the picture", side, side, "take a smaller --scale")
+}
+
+fn fits(what: &str, width: usize, height: usize, instead: &str) -> Result<()> {
+    let bytes = width.checked_mul(height).and_then(|n| n.checked_mul(3)).unwrap_or(usize::MAX);
+    if bytes <= LARGEST {
+        return Ok(());
+    }
+    let reason = format!("more than {LARGEST} for one picture; {instead}");
+    Err(Error::Memory { what: what.to_owned(), bytes: bytes as u64, reason })
 }
 
 impl Sheet {
@@ -71,13 +86,7 @@ impl Sheet {
     }
 
     fn checked(self) -> Result<Self> {
-        let bytes = self.width.checked_mul(self.height).and_then(|n| n.checked_mul(3)).unwrap_or(usize::MAX);
-        if bytes <= LARGEST {
-            return Ok(self);
-        }
-        let reason =
-            format!("more than {LARGEST} for one picture; take fewer, a smaller --scale, or a folder as --out");
-        Err(Error::Memory { what: "the grid".to_owned(), bytes: bytes as u64, reason })
+        fits("the grid", self.width, self.height, "take fewer, a smaller --scale, or a folder as --out").map(|()| self)
     }
 
     /// The sheet with those pictures that are there.
@@ -146,5 +155,19 @@ impl DrawTarget for Canvas {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_alone_have_the_limit_of_sheets() {
+        assert!(check_alone(8, 64).is_ok() && check_alone(256, 64).is_ok());
+        for (size, scale) in [(512, 64), (8192, 3), (usize::MAX, 64)] {
+            let told = check_alone(size, scale).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(told.starts_with("the picture needs ") && told.contains("--scale"), "{size} by {scale}: {told}");
+        }
     }
 }

@@ -9,7 +9,7 @@ mod npz;
 mod spool;
 mod task;
 
-use crate::common::{DeviceArgs, ModelArgs, SamplingArgs, batch, class_file_name, within};
+use crate::common::{DeviceArgs, ModelArgs, SamplingArgs, batch, class_file_names, within};
 use crate::output::line;
 use crate::work::{Job, Work};
 use discon::{Device, Error, Image, Model, Outputs, Result, Session, Settings};
@@ -173,8 +173,7 @@ fn open(args: &Args, model: &Model, task: &Task) -> Result<(PathBuf, Target)> {
         }
         (None, out) => {
             let dir = out.clone().unwrap_or_default();
-            let names = (0..model.config().classes.len()).map(|class| class_file_name(model, class)).collect();
-            let target = Target::Folder(Folder::open(&dir, task, names)?);
+            let target = Target::Folder(Folder::open(&dir, task, class_file_names(&model.config().classes))?);
             Ok((dir, target))
         }
     }
