@@ -247,6 +247,14 @@ fn stopped_anywhere_it_goes_on_to_the_same_bytes() {
     }
     // Between the end of the .npz and that of its spool.
     fs::write(&partial, &spool).unwrap();
+    // Empty, as a machine that went down may leave what was new.
+    fs::write(&partial, "").unwrap();
+    done(&dir, &[&args[..], &npz].concat());
+    fs::remove_dir_all(&made).unwrap();
+    fs::create_dir(&made).unwrap();
+    fs::write(made.join("sample.json"), "").unwrap();
+    done(&dir, &[&args[..], &out].concat());
+    same(&dir, &whole);
     fs::copy(dir.path().join("whole.npz"), dir.path().join("made.npz")).unwrap();
     done(&dir, &[&args[..], &npz].concat());
     same(&dir, &whole);
@@ -432,6 +440,9 @@ fn on_a_full_disk_nothing_is_lost() {
     assert!(told.contains("made"), "{told}");
     done(&dir, &[&args[..], &["--npz", "made.npz"]].concat());
     done(&dir, &[&args[..], &["--out", "made"]].concat());
+    fs::create_dir_all(dir.path().join("j")).unwrap();
+    fs::write(dir.path().join("j/sample.json"), "").unwrap();
+    fs::write(dir.path().join("j/holiday.png"), "mine").unwrap();
     same(&dir, &whole);
 }
 
@@ -439,6 +450,7 @@ fn names_of(dir: &TempDir, start: &str) -> Vec<String> {
     names(dir).into_iter().filter(|name| name.starts_with(start)).collect()
 }
 
+    wrong(&["--out", "j"], &["j: ", "empty folder", "holiday.png"]);
 #[test]
 fn what_is_wrong_with_a_request_is_named() {
     let (dir, model) = (tempdir().unwrap(), fixture("tiny"));

@@ -7,6 +7,7 @@ use super::held;
 use super::task::Task;
 use crate::output::{HIDDEN, encode, scaled, unnamed};
 use discon::{Error, Image, Result};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -72,34 +73,41 @@ impl Folder {
     }
 }
 
-/// Writes the task into a folder, or finds it there. Several processes may do so at once.
+/// Writes the task into a folder, or finds it there. Several processes may do so at once. An empty file is none: a machine that
+/// went down may leave it.
 fn begin(dir: &Path, task: &Task) -> Result<()> {
-    let path = dir.join(TASK_FILE);
+    let (path, begin) = (dir.join(TASK_FILE), format!("{}\n", task.text()?));
     loop {
-        match fs::read(&path) {
+        let there = match fs::read(&path) {
+            Ok(text) if text.is_empty() => true,
             Ok(text) => {
                 let expected = "the task of a folder that `discon sample` began";
                 let foreign = || Error::input(path.display().to_string(), expected, "something else");
                 return task.check(&Task::read(&text).ok_or_else(foreign)?, &path);
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
             Err(e) => return Err(Error::io(path, e)),
-        }
+        };
         let entries = fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect());
         let entries: Vec<_> = entries.map_err(|e: io::Error| Error::io(dir, e))?;
-        let foreign = entries.iter().find(|name| !name.to_string_lossy().starts_with(HIDDEN));
-        match foreign {
+        let own = |name: &OsString| name.to_string_lossy().starts_with(HIDDEN) || there && name == TASK_FILE;
+        match entries.iter().find(|&name| !own(name)) {
             // Another process may have begun since.
-            Some(_) if path.exists() => continue,
+            Some(_) if fs::metadata(&path).is_ok_and(|file| file.len() > 0) => continue,
             Some(name) => {
                 let expected = "a new or empty folder, or one that `discon sample` began";
                 return Err(Error::input(dir.display().to_string(), expected, format!("`{}`", name.display())));
             }
             None => {}
         }
+        if there {
+            held::fill_if_empty(&held::open(&path)?, begin.as_bytes(), &path)?;
+            continue;
+        }
         let failed = |e: io::Error| Error::io(&path, e);
         let mut file = unnamed(&path)?;
-        file.write_all(format!("{}\n", task.text()?).as_bytes()).map_err(failed)?;
+        // On the disk before it has its name.
+        file.write_all(begin.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         match file.persist_noclobber(&path) {
             Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e.error)),
             // Whoever wrote it, it is there now.

@@ -2,7 +2,7 @@
 
 use discon::{Error, Result};
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
@@ -27,6 +27,16 @@ pub(super) fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Writes what a file begins with where a machine that went down has left it empty, under its name already. It is held.
+pub(super) fn fill_if_empty(mut file: &File, begin: &[u8], path: &Path) -> Result<()> {
+    let done = match file.metadata() {
+        Ok(there) if there.len() > 0 => Ok(()),
+        Ok(_) => file.write_all(begin).and_then(|()| file.sync_all()),
+        Err(e) => Err(e),
+    };
+    done.map_err(|e| Error::io(path, e))
+}
+
 /// A file that grows under another name, and gets its own when it is whole; dropped before, it leaves nothing. What a process
 /// that was killed left under that name is written over.
 pub(super) struct Unfinished {
@@ -43,8 +53,9 @@ impl Unfinished {
         Ok((Self { path: path.to_owned(), name }, file))
     }
 
-    /// Gives it its name, unless that is taken.
-    pub(super) fn finish(self) -> Result<()> {
+    /// Gives it its name, unless that is taken. It is on the disk before, lest a machine that goes down leave it empty.
+    pub(super) fn finish(self, file: &File) -> Result<()> {
+        file.sync_all().map_err(|e| Error::io(&self.path, e))?;
         self.name.persist_noclobber(&self.path).map_err(|e| Error::io(&self.path, e.error))
     }
 }

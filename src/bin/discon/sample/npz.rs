@@ -73,8 +73,7 @@ pub(super) fn write(
     let mut sink = zip.finish().map_err(wrong)?;
     sink.flush().map_err(|e| Error::io(path, e))?;
     sound()?;
-    sink.file.get_ref().sync_all().map_err(|e| Error::io(path, e))?;
-    unfinished.finish()
+    unfinished.finish(sink.file.get_ref())
 }
 
 fn images_header(task: &Task) -> Vec<u8> {

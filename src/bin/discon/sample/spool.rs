@@ -40,6 +40,7 @@ impl Spool {
         let file = match File::options().read(true).write(true).open(&path) {
             Ok(file) => {
                 held::hold(&file, &path)?;
+                held::fill_if_empty(&file, &first_line(task)?, &path)?;
                 file
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound && there => return Ok(None),
@@ -92,8 +93,8 @@ impl Spool {
 
     /// Holds the first line against the task; where it ends.
     fn check(&self) -> Result<u64> {
-        let mut line = Vec::new();
-        let read = BufReader::new(&self.file).take(LINE).read_until(b'\n', &mut line);
+        let (mut file, mut line) = (&self.file, Vec::new());
+        let read = file.rewind().and_then(|()| BufReader::new(file).take(LINE).read_until(b'\n', &mut line));
         read.map_err(|e| Error::io(&self.path, e))?;
         let found = line.strip_suffix(b"\n").and_then(|line| line.strip_prefix(MAGIC)).and_then(Task::read);
         let foreign = || {
@@ -128,10 +129,13 @@ impl Spool {
 /// A spool of an `.npz` without images. It is whole when it gets its name.
 fn create(path: &Path, npz: &Path, task: &Task) -> Result<File> {
     let (unfinished, mut file) = Unfinished::create(path, npz::unfinished(npz))?;
-    let line = [MAGIC, task.text()?.as_bytes(), b"\n"].concat();
-    file.write_all(&line).and_then(|()| file.rewind()).map_err(|e| Error::io(path, e))?;
-    unfinished.finish()?;
+    file.write_all(&first_line(task)?).map_err(|e| Error::io(path, e))?;
+    unfinished.finish(&file)?;
     Ok(file)
+}
+
+fn first_line(task: &Task) -> Result<Vec<u8>> {
+    Ok([MAGIC, task.text()?.as_bytes(), b"\n"].concat())
 }
 
 /// The images of a spool, in their order.
