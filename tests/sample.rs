@@ -484,6 +484,14 @@ fn what_is_wrong_with_a_request_is_named() {
     for option in ["--count", "--seed", "--model", "--out"] {
         fails(&dir, 2, &["sample", "--npz", "x.npz", option, "1", "--join", "a.npz"], &[option]);
     }
+    // Before any image is made, even where that takes long.
+    let long = tempdir().unwrap();
+    copy_model(long.path(), &["rar.safetensors", "discon.safetensors", "vae.safetensors", "vq.safetensors"]);
+    let config = fs::read_to_string(Path::new(&model).join("discon.json")).unwrap();
+    fs::write(long.path().join("discon.json"), config.replace("fixture-tiny", &"long".repeat(20_000))).unwrap();
+    let names_what = ["task", "65535", "`model`"];
+    let long = long.path().display().to_string();
+    fails(&dir, 1, &sample(&long, &["--count", "10000000", "--npz", "x.npz"]), &names_what);
     fails(&dir, 1, &sample("gone", &to(&[])), &["model", "gone"]);
     let part = tempdir().unwrap();
     copy_model(part.path(), &["discon.json", "rar.safetensors", "discon.safetensors", "vae.safetensors"]);

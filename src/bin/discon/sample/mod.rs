@@ -198,6 +198,7 @@ impl Maker<'_> {
         };
         work.make(&mut session, jobs, |_| Ok(()))?;
         let images = if self.outputs.image { session.images() } else { session.previews() };
+            npz::comment(task)?;
         self.session = Some((jobs.len(), session));
         images
     }

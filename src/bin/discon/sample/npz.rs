@@ -26,6 +26,17 @@ pub(super) fn check_name(path: &Path) -> Result<()> {
     Err(Error::input("npz", "a name that ends in .npz", path.display()))
 }
 
+/// A task's text, which has to fit an archive's comment.
+pub(super) fn comment(task: &Task) -> Result<String> {
+    let text = task.text()?;
+    if text.len() <= usize::from(u16::MAX) {
+        return Ok(text);
+    }
+    let expected = format!("at most {} bytes of text, which are noted in an .npz", u16::MAX);
+    let (longest, length) = task.longest()?;
+    Err(Error::input("task", expected, format!("{} bytes, of which its `{longest}` takes {length}", text.len())))
+}
+
 /// What a file is called until it is whole.
 pub(super) fn unfinished(path: &Path) -> PathBuf {
     held::beside(path, ".unfinished")
@@ -52,8 +63,7 @@ pub(super) fn write(
     let wrong = |e: ZipError| Error::io(path, e.into());
 
     let mut zip = ZipWriter::new(sink);
-    zip.set_comment(task.text()?)
-        .map_err(|_| Error::input("classes", "fewer, or balanced: they are noted in the file", "too many"))?;
+    zip.set_comment(comment(task)?).map_err(wrong)?;
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(DateTime::default())
@@ -179,4 +189,27 @@ impl Npz {
 fn foreign(path: &Path, what: &str, expected: &str, found: String) -> Error {
     let (file, what, expected) = (path.display().to_string(), what.to_owned(), expected.to_owned());
     Error::Format { file, what, expected, found }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_task_that_no_comment_holds_is_refused_by_what_is_long_in_it() {
+        let comment = |name: &str, classes: Vec<usize>| {
+            let task = json!({
+                "discon": "0", "model": name, "files": {}, "device": "avx2", "dtype": "f32", "what": "image", "settings": {},
+                "classes": { "listed": classes }, "count": 1, "seed": 0, "size": 8,
+            });
+            comment(&Task::read(task.to_string().as_bytes()).unwrap()).map_err(|e| e.to_string())
+        };
+        assert!(comment("short", (0..10_000).collect()).is_ok());
+        let told = comment("short", (0..20_000).collect()).unwrap_err();
+        assert!(told.contains("65535 bytes") && told.contains("`classes`"), "{told}");
+        let told = comment(&"long".repeat(20_000), vec![1]).unwrap_err();
+        assert!(told.contains("65535 bytes") && told.contains("`model`"), "{told}");
+    }
 }

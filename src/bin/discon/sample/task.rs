@@ -175,6 +175,14 @@ impl Task {
         })
     }
 
+    /// The entry that takes most of the text, and its bytes.
+    pub(super) fn longest(&self) -> Result<(String, usize)> {
+        let all = serde_json::to_value(self).map_err(|e| Error::input("task", "one that can be written as JSON", e))?;
+        let lengths =
+            all.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.to_string().len()));
+        Ok(lengths.max_by_key(|(_, length)| *length).unwrap_or_default())
+    }
+
     /// A task as text: one line of JSON, the same for the same task.
     pub(super) fn text(&self) -> Result<String> {
         serde_json::to_string(self).map_err(|e| Error::input("task", "one that can be written as JSON", e))
