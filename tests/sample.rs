@@ -481,8 +481,17 @@ fn what_is_wrong_with_a_request_is_named() {
     wrong(2, &["--count", "4"], &["--npz", "--out"]);
     wrong(2, &to(&["--out", "x"]), &["--npz", "--out"]);
     wrong(2, &to(&["--what", "sound"]), &["--what", "sound", "discrete"]);
-    for option in ["--count", "--seed", "--model", "--out"] {
-        fails(&dir, 2, &["sample", "--npz", "x.npz", option, "1", "--join", "a.npz"], &[option]);
+    let making =
+        ["--count", "--seed", "--model", "--out", "--shard=1/2", "--batch", "--classes", "--what=image", "--dtype"];
+    let drawing =
+        ["--rounds", "--steps", "--guidance", "--discrete-guidance", "--temperature", "--discrete-temperature"];
+    for option in [&making[..], &drawing, &["--device", "--threads", "--isa"]].concat() {
+        let (name, value) = option.split_once('=').unwrap_or((option, "1"));
+        fails(&dir, 2, &["sample", "--npz", "x.npz", name, value, "--join", "a.npz"], &["cannot be used with", name]);
+    }
+    if cfg!(feature = "cuda") {
+        fails(&dir, 2, &["sample", "--npz", "x.npz", "--no-wgmma", "--join", "a.npz"], &["--join", "--no-wgmma"]);
+        fails(&dir, 2, &["sample", "--npz", "x.npz", "--kernels", "x", "--join", "a.npz"], &["--join", "--kernels"]);
     }
     // Before any image is made, even where that takes long.
     let long = tempdir().unwrap();

@@ -24,11 +24,41 @@ use task::{MOST, Shard, Task, What};
 /// The most images at a time.
 const MOST_AT_ONCE: usize = 4096;
 
+/// The options that say which images to make, and how.
+const MAKING: &[&str] = &[
+    "out",
+    "count",
+    "classes",
+    "seed",
+    "shard",
+    "batch",
+    "what",
+    "model",
+    "dtype",
+    "rounds",
+    "steps",
+    "guidance",
+    "discrete_guidance",
+    "temperature",
+    "discrete_temperature",
+    "device",
+    "threads",
+    "isa",
+    #[cfg(feature = "cuda")]
+    "kernels",
+    #[cfg(feature = "cuda")]
+    "no_wgmma",
+];
+
 /// Make many images, for evaluations
 ///
 /// Image i, counted from 0, is of class C[i mod M] of the M classes of --classes, and has the seed S + i div M of --seed S: classes
 /// take turns, and the images of a class have the seeds S, S + 1, ... as those of `discon generate --class C --seed S`, which
 /// makes the same pictures. So the images are the same for any --shard, --batch and --threads.
+///
+/// On a GPU but for roundings, which there depend on --batch too: one task has one batch, and shards of another are not joined.
+/// --shard, and to go on after a stop, still change no byte; batches are made whole for that, and what is there already or of
+/// another shard is not kept.
 ///
 /// Where it was stopped, the same command goes on; with other settings or another model it refuses to. Shards of a folder
 /// write to the same one; those of an .npz to files of their own, named as FILE.1-of-4.npz for FILE.npz, which --join
@@ -79,7 +109,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "image|discrete", default_value = "image")]
     what: What,
     /// Put the .npz of all shards, in any order, together in --npz
-    #[arg(long, value_name = "SHARD.npz", num_args = 1.., conflicts_with_all = ["out", "count", "classes", "seed", "shard", "batch", "what", "model"])]
+    #[arg(long, value_name = "SHARD.npz", num_args = 1.., conflicts_with_all = MAKING)]
     join: Vec<PathBuf>,
     /// No progress bar
     #[arg(long, short)]
