@@ -2,6 +2,8 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "cuda")]
+mod fake_driver;
 mod running;
 
 use running::{command, done, fails, fixture, names, text};
@@ -245,8 +247,6 @@ fn stopped_anywhere_it_goes_on_to_the_same_bytes() {
         same(&dir, &whole);
         fs::remove_file(dir.path().join("made.npz")).unwrap();
     }
-    // Between the end of the .npz and that of its spool.
-    fs::write(&partial, &spool).unwrap();
     // Empty, as a machine that went down may leave what was new.
     fs::write(&partial, "").unwrap();
     done(&dir, &[&args[..], &npz].concat());
@@ -255,6 +255,8 @@ fn stopped_anywhere_it_goes_on_to_the_same_bytes() {
     fs::write(made.join("sample.json"), "").unwrap();
     done(&dir, &[&args[..], &out].concat());
     same(&dir, &whole);
+    // Between the end of the .npz and that of its spool.
+    fs::write(&partial, &spool).unwrap();
     fs::copy(dir.path().join("whole.npz"), dir.path().join("made.npz")).unwrap();
     done(&dir, &[&args[..], &npz].concat());
     same(&dir, &whole);
@@ -317,6 +319,59 @@ fn cancelled_it_keeps_what_is_there() {
     assert_eq!((out.status.code(), text(&out.stderr).trim()), (Some(130), "discon: error: cancelled"));
     assert!(length() >= 10_000);
     assert_eq!(names(&dir), ["made.npz.partial", "model"]);
+}
+
+/// On a GPU an image's bytes depend on how many are made with it: stopped or in shards, they are the same, and another batch is
+/// another task. Over the fake driver, or whichever `DISCON_CUDA_DRIVER` names: without kernels it shows the task alone.
+#[cfg(feature = "cuda")]
+#[test]
+fn on_a_gpu_a_task_has_one_batch() {
+    let Some(driver) = std::env::var_os(fake_driver::DRIVER).or_else(|| fake_driver::driver().map(Into::into)) else {
+        return;
+    };
+    let (dir, model) = (tempdir().unwrap(), fixture("tiny"));
+    let run = |more: &[&str]| {
+        let settings = ["--count", "23", "--rounds", "2", "--steps", "2", "--dtype", "bf16", "--device", "cuda"];
+        let args = sample(&model, &[&settings, more].concat());
+        let out = command(&dir, &args).env(fake_driver::DRIVER, &driver).output().unwrap();
+        let told = text(&out.stderr);
+        assert!(!told.contains("panicked"), "{told}");
+        (out.status.success(), told, text(&out.stdout))
+    };
+    let done = |more: &[&str]| {
+        let (success, told, printed) = run(more);
+        assert!(success, "{more:?}: {told}");
+        printed
+    };
+    let whole = |batch| done(&["--batch", batch, "--npz", "whole.npz"]);
+    let npz = |name: &str| fs::read(dir.path().join(name)).unwrap();
+    whole("5");
+    let (success, told, _) = run(&["--batch", "4", "--npz", "whole.npz"]);
+    assert!(!success && told.contains("`gpu.batch`") && told.contains("4, as asked for, found 5"), "{told}");
+    let (success, told, _) = run(&["--batch", "5", "--kernels", "kernels", "--npz", "whole.npz"]);
+    assert!(!success && told.contains("kernels"), "{told}");
+
+    // From the middle of a batch on.
+    let spool = spool(&dir.path().join("whole.npz"));
+    fs::write(dir.path().join("made.npz.partial"), &spool[..spool.len() - 7 * (IMAGE + 4)]).unwrap();
+    let printed = done(&["--batch", "5", "--npz", "made.npz"]);
+    assert!(printed.starts_with("7 images in ") && printed.contains("after 16 that were there"), "{printed}");
+    assert!(npz("made.npz") == npz("whole.npz"), "stopped and gone on");
+    done(&["--batch", "5", "--out", "whole"]);
+    for shard in ["3/3", "1/3", "2/3"] {
+        done(&["--batch", "5", "--npz", "parts.npz", "--shard", shard]);
+        done(&["--batch", "5", "--out", "parts", "--shard", shard]);
+    }
+    let join = ["sample", "--npz", "parts.npz", "--join", "parts.1-of-3.npz", "parts.2-of-3.npz", "parts.3-of-3.npz"];
+    running::done(&dir, &join);
+    assert!(npz("parts.npz") == npz("whole.npz"), "in shards");
+    assert!(tree(&dir.path().join("parts")) == tree(&dir.path().join("whole")), "in shards of a folder");
+    // A shard does not decide the batch.
+    done(&["--npz", "default.npz"]);
+    done(&["--npz", "default.npz", "--shard", "1/2"]);
+    done(&["--npz", "default.npz", "--shard", "2/2"]);
+    running::done(&dir, &["sample", "--npz", "other.npz", "--join", "default.1-of-2.npz", "default.2-of-2.npz"]);
+    assert!(npz("other.npz") == npz("default.npz"), "in shards without --batch");
 }
 
 fn copy_model(to: &Path, files: &[&str]) {
@@ -385,6 +440,9 @@ fn files_of_others_stay_as_they_are() {
     fs::create_dir_all(dir.path().join("g")).unwrap();
     fs::write(dir.path().join("e/holiday.png"), "mine").unwrap();
     fs::write(dir.path().join("g/sample.json"), "{}").unwrap();
+    fs::create_dir_all(dir.path().join("j")).unwrap();
+    fs::write(dir.path().join("j/sample.json"), "").unwrap();
+    fs::write(dir.path().join("j/holiday.png"), "mine").unwrap();
     wrong(&["--npz", "a.npz"], &["a.npz", "discon sample"]);
     wrong(&["--npz", "b.npz"], &["b.npz.partial", "something else"]);
     wrong(&["--npz", "c.npz"], &["c.npz.partial", "something else"]);
@@ -392,6 +450,7 @@ fn files_of_others_stay_as_they_are() {
     wrong(&["--out", "d/e"], &["d/e"]);
     wrong(&["--out", "e"], &["e: ", "empty folder", "`"]);
     wrong(&["--out", "g"], &["sample.json", "something else"]);
+    wrong(&["--out", "j"], &["j: ", "empty folder", "holiday.png"]);
     wrong(&["--npz", "nowhere/a.npz"], &["nowhere/a.npz"]);
     // Nor is a file taken from one who is writing it.
     let held = File::create(dir.path().join("h.npz.partial")).unwrap();
@@ -440,9 +499,6 @@ fn on_a_full_disk_nothing_is_lost() {
     assert!(told.contains("made"), "{told}");
     done(&dir, &[&args[..], &["--npz", "made.npz"]].concat());
     done(&dir, &[&args[..], &["--out", "made"]].concat());
-    fs::create_dir_all(dir.path().join("j")).unwrap();
-    fs::write(dir.path().join("j/sample.json"), "").unwrap();
-    fs::write(dir.path().join("j/holiday.png"), "mine").unwrap();
     same(&dir, &whole);
 }
 
@@ -450,7 +506,6 @@ fn names_of(dir: &TempDir, start: &str) -> Vec<String> {
     names(dir).into_iter().filter(|name| name.starts_with(start)).collect()
 }
 
-    wrong(&["--out", "j"], &["j: ", "empty folder", "holiday.png"]);
 #[test]
 fn what_is_wrong_with_a_request_is_named() {
     let (dir, model) = (tempdir().unwrap(), fixture("tiny"));

@@ -54,7 +54,8 @@ pub(crate) struct DeviceArgs {
     ///
     /// auto takes the first GPU that this build of discon, its driver, its memory and the model allow, and else says in a
     /// line why not and takes the processor; it takes the processor also where --threads or --isa is given. `discon
-    /// devices` lists what there is. The pictures of a GPU differ from those of the processor by roundings.
+    /// devices` lists what there is. The pictures of a GPU differ from those of the processor by roundings, and among
+    /// themselves with the number of images that are made at a time.
     ///
     /// Without it what the environment variable DISCON_DEVICE says, else auto.
     #[arg(long, value_name = "NAME")]
@@ -110,6 +111,14 @@ impl DeviceArgs {
             }
             done => done,
         }
+    }
+
+    /// The folder of GPU kernels that stand in for the program's own.
+    pub(crate) fn kernels(&self) -> Option<&Path> {
+        #[cfg(feature = "cuda")]
+        return self.kernels.as_deref();
+        #[cfg(not(feature = "cuda"))]
+        None
     }
 
     fn name(&self) -> String {

@@ -143,17 +143,17 @@ fn make(args: &Args) -> Result<ExitCode> {
         What::Image => Outputs::IMAGE,
         What::Discrete => Outputs::DISCRETE_ONLY,
     };
-    let task = |device: &Device| {
-        Task::new((&model, &folder), device, args.what, &settings, &args.classes, count, args.seed, args.shard)
-    };
-    let images = task(&device)?.range().len();
+    let task = Task::new((&model, &folder), args.what, &settings, &args.classes, count, args.seed, args.shard)?;
+    let images = task.range().len();
+    // All shards have the same batches where that decides the bytes.
+    let among = if matches!(device, Device::Cpu(_)) { images } else { count };
     let at_once = match args.batch {
-        Some(batch) => batch.min(images),
-        None => batch(&model, &device, images, &settings, outputs)?,
+        Some(batch) => batch.min(among),
+        None => batch(&model, &device, among, &settings, outputs)?,
     };
     // It may yet change the device.
     let session = args.device.session(&model, &mut device, at_once, &settings, outputs)?;
-    let task = task(&device)?;
+    let task = task.on(&device, at_once, args.device.kernels())?;
     let (path, mut target) = open(args, &model, &task)?;
     let missing: Vec<usize> = match &target {
         Target::Whole => Vec::new(),
@@ -161,13 +161,17 @@ fn make(args: &Args) -> Result<ExitCode> {
         Target::Folder(folder) => folder.missing(),
     };
 
-    let mut work = Work::new(args.quiet, missing.len(), settings.rounds)?;
+    let batches = || task.batches(&missing, at_once);
+    let mut work = Work::new(args.quiet, batches().map(|(all, _)| all.len()).sum(), settings.rounds)?;
     let start = Instant::now();
     let mut maker =
         Maker { model: &model, device: &device, settings: &settings, outputs, session: Some((at_once, session)) };
-    for numbers in missing.chunks(at_once) {
-        let jobs: Vec<Job> = numbers.iter().map(|&i| task.job(i)).collect();
-        for (&i, image) in numbers.iter().zip(maker.make(&mut work, &jobs)?) {
+    for (all, wanted) in batches() {
+        let jobs: Vec<Job> = all.iter().map(|&i| task.job(i)).collect();
+        for (i, image) in all.into_iter().zip(maker.make(&mut work, &jobs)?) {
+            if wanted.binary_search(&i).is_err() {
+                continue;
+            }
             check_size(&image, task.size)?;
             match &mut target {
                 Target::Spool(spool) => spool.put(&image)?,
@@ -194,6 +198,7 @@ fn open(args: &Args, model: &Model, task: &Task) -> Result<(PathBuf, Target)> {
     match (&args.npz, &args.out) {
         (Some(npz), _) => {
             npz::check_name(npz)?;
+            npz::comment(task)?;
             let path = match task.shard {
                 Some(Shard { number, of }) => npz.with_extension(format!("{number}-of-{of}.npz")),
                 None => npz.clone(),
@@ -228,7 +233,6 @@ impl Maker<'_> {
         };
         work.make(&mut session, jobs, |_| Ok(()))?;
         let images = if self.outputs.image { session.images() } else { session.previews() };
-            npz::comment(task)?;
         self.session = Some((jobs.len(), session));
         images
     }

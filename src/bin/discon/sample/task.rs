@@ -7,7 +7,8 @@ use discon::{Device, Error, Model, Result, Settings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
@@ -90,6 +91,19 @@ impl Classes {
     }
 }
 
+/// What chooses among a GPU's kernels, which add up in different orders.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnGpu {
+    /// Images at a time: few rows and many have different kernels.
+    batch: usize,
+    /// Whether a Hopper's own kernels are taken.
+    wgmma: bool,
+    /// Size and checksum of each file of kernels that stands in for the program's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    kernels: BTreeMap<String, String>,
+}
+
 /// All that decides the images' bytes, and which of them are meant. It is written beside them, and held against what is
 /// asked for when the work goes on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +117,9 @@ pub(super) struct Task {
     files: BTreeMap<String, String>,
     /// Instruction set, or GPU: between them the bytes differ by roundings.
     device: String,
+    /// On a GPU, what else rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gpu: Option<OnGpu>,
     dtype: String,
     what: What,
     settings: BTreeMap<String, String>,
@@ -117,11 +134,10 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// Images `count` of the classes named, from `seed` on.
+    /// Images `count` of the classes named, from `seed` on. It is still open what computes them: [`Task::on`].
     #[allow(clippy::too_many_arguments, reason = "as many as there are things that decide the bytes")]
     pub(super) fn new(
         (model, folder): (&Model, &Path),
-        device: &Device,
         what: What,
         settings: &Settings,
         classes: &str,
@@ -159,11 +175,9 @@ impl Task {
         Ok(Self {
             discon: env!("CARGO_PKG_VERSION").to_owned(),
             model: model.config().name.clone(),
-            files: files(folder)?,
-            device: match device {
-                Device::Cpu(cpu) => cpu.isa().name().to_owned(),
-                other => other.to_string(),
-            },
+            files: sums(folder, [CONFIG_FILE, RAR_FILE, DISCON_FILE, VAE_FILE, VQ_FILE].map(OsString::from))?,
+            device: String::new(),
+            gpu: None,
             dtype: model.precision().to_string(),
             what,
             settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
@@ -172,6 +186,40 @@ impl Task {
             seed,
             size: model.image_size(),
             shard,
+        })
+    }
+
+    /// The same task on a device that makes `batch` images at a time, a GPU with the kernels of a folder if one is named.
+    pub(super) fn on(mut self, device: &Device, batch: usize, kernels: Option<&Path>) -> Result<Self> {
+        (self.device, self.gpu) = match device {
+            Device::Cpu(cpu) => (cpu.isa().name().to_owned(), None),
+            gpu => {
+                let kernels = kernels.map_or(Ok(BTreeMap::new()), kernel_sums)?;
+                (gpu.to_string(), Some(OnGpu { batch, wgmma: has_wgmma(gpu), kernels }))
+            }
+        };
+        Ok(self)
+    }
+
+    /// Images to make together, at most `at_once`, and which of them are of those that are `missing`, until none is.
+    ///
+    /// On a GPU, where the bytes of an image depend on how many are made with it, an image has always the same ones beside it,
+    /// whatever is there or of another shard.
+    pub(super) fn batches<'a>(
+        &'a self,
+        missing: &'a [usize],
+        at_once: usize,
+    ) -> impl Iterator<Item = (Vec<usize>, &'a [usize])> {
+        let mut rest = missing;
+        std::iter::from_fn(move || {
+            let first = *rest.first()?;
+            let all: Vec<usize> = match &self.gpu {
+                Some(OnGpu { batch, .. }) => (first / batch * batch..).take(*batch).collect(),
+                None => rest.iter().copied().take(at_once).collect(),
+            };
+            let wanted;
+            (wanted, rest) = rest.split_at(rest.partition_point(|i| all.last() >= Some(i)));
+            Some((all, wanted))
         })
     }
 
@@ -195,6 +243,7 @@ impl Task {
         let sane = (1..=MOST).contains(&task.count)
             && (1..=1 << 13).contains(&task.size)
             && task.classes.len() > 0
+            && task.gpu.as_ref().is_none_or(|gpu| gpu.batch > 0)
             && (1..=shard.of).contains(&shard.number)
             && shard.of <= task.count;
         sane.then_some(task)
@@ -252,13 +301,29 @@ fn difference(key: &str, own: &Value, other: &Value) -> Option<(String, String, 
     })
 }
 
-/// Size and checksum of the files of a model folder that are there.
-fn files(folder: &Path) -> Result<BTreeMap<String, String>> {
+/// Whether a GPU computes large products by a Hopper's own kernels.
+fn has_wgmma(device: &Device) -> bool {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Gpu(gpu) => gpu.has_wgmma(),
+        _ => false,
+    }
+}
+
+/// Size and checksum of the files of a folder of kernels.
+fn kernel_sums(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let names = fs::read_dir(folder).and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect());
+    let names: Vec<OsString> = names.map_err(|e: io::Error| Error::io(folder, e))?;
+    sums(folder, names.into_iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == "ptx")))
+}
+
+/// Size and checksum of those of the files of a folder that are there.
+fn sums(folder: &Path, names: impl IntoIterator<Item = OsString>) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
-    for name in [CONFIG_FILE, RAR_FILE, DISCON_FILE, VAE_FILE, VQ_FILE] {
-        let path = folder.join(name);
+    for name in names {
+        let path = folder.join(&name);
         match File::open(&path).and_then(told) {
-            Ok(told) => drop(all.insert(name.to_owned(), told)),
+            Ok(told) => drop(all.insert(name.to_string_lossy().into_owned(), told)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(path, e)),
         }
