@@ -114,10 +114,14 @@ impl DeviceArgs {
     }
 
     /// The folder of GPU kernels that stand in for the program's own.
+    #[cfg(feature = "cuda")]
     pub(crate) fn kernels(&self) -> Option<&Path> {
-        #[cfg(feature = "cuda")]
-        return self.kernels.as_deref();
-        #[cfg(not(feature = "cuda"))]
+        self.kernels.as_deref()
+    }
+
+    /// There are none.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn kernels(&self) -> Option<&Path> {
         None
     }
 

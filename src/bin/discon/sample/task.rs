@@ -304,8 +304,10 @@ fn difference(key: &str, own: &Value, other: &Value) -> Option<(String, String, 
 /// Whether a GPU computes large products by a Hopper's own kernels.
 fn has_wgmma(device: &Device) -> bool {
     match device {
+        Device::Cpu(_) => false,
         #[cfg(feature = "cuda")]
         Device::Gpu(gpu) => gpu.has_wgmma(),
+        // More kinds may come.
         _ => false,
     }
 }
