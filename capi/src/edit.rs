@@ -79,7 +79,7 @@ pub unsafe extern "C" fn discon_inpaint(
     // SAFETY: as the header asks.
     unsafe {
         made((model, device), images, |model, device| {
-            let (image, request) = (picture::read(image)?, Request::read(request, model)?);
+            let (image, request) = (picture::read(image, model.image_size())?, Request::read(request, model)?);
             let mask = read_mask(model, mask, mask_count)?;
             Ok(model.inpaint(device, &image, &mask, &request)?)
         })
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn discon_outpaint(
     // SAFETY: as the header asks.
     unsafe {
         made((model, device), images, |model, device| {
-            let (image, request) = (picture::read(image)?, Request::read(request, model)?);
+            let (image, request) = (picture::read(image, model.image_size())?, Request::read(request, model)?);
             Ok(model.outpaint(device, &image, (left, top), &request)?)
         })
     }
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn discon_redraw(
     // SAFETY: as the header asks.
     unsafe {
         made((model, device), images, |model, device| {
-            let (image, request) = (picture::read(image)?, Request::read(request, model)?);
+            let (image, request) = (picture::read(image, model.image_size())?, Request::read(request, model)?);
             Ok(model.redraw(device, &image, share, &request)?)
         })
     }
@@ -205,11 +205,11 @@ impl Edit {
             let Self { share, left, top, .. } = given;
             Ok(match given.kind {
                 0 => discon::Edit::Inpaint {
-                    image: picture::read(given.image)?,
+                    image: picture::read(given.image, model.image_size())?,
                     mask: read_mask(model, given.mask, given.mask_count)?,
                 },
-                1 => discon::Edit::Outpaint { image: picture::read(given.image)?, left, top },
-                2 => discon::Edit::Redraw { image: picture::read(given.image)?, share },
+                1 => discon::Edit::Outpaint { image: picture::read(given.image, model.image_size())?, left, top },
+                2 => discon::Edit::Redraw { image: picture::read(given.image, model.image_size())?, share },
                 3 => {
                     let codes = codes_of_places(model, given.codes, given.codes_count)?;
                     discon::Edit::Variations { codes: collected(codes.iter().copied().map(Ok), "codes")?, share }
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn discon_encode(
         let (model, device, image, tokens, codes) = unsafe {
             let (model, device) = (self::model(model)?, &get(device, "device")?.0);
             let tokens = slice_mut(tokens, tokens_count, "tokens")?;
-            (model, device, picture::read(image)?, tokens, slice_mut(codes, codes_count, "codes")?)
+            (model, device, picture::read(image, model.image_size())?, tokens, slice_mut(codes, codes_count, "codes")?)
         };
         let made = model.encode(device, &image)?;
         let room = |what: &str, n: usize, room: usize| -> Result<()> {

@@ -87,16 +87,20 @@ fn lines(width: usize, height: usize, channels: usize, stride: usize) -> Result<
     })
 }
 
-/// A picture of the caller.
+/// A picture of the caller, for a model whose images have `side` pixels a side: a larger one is refused before it is copied.
 ///
 /// # Safety
 /// As of [`sized::read`], and `pixels` is null or valid for reads of what it says.
-pub(crate) unsafe fn read(from: *const Image) -> Result<Picture> {
+pub(crate) unsafe fn read(from: *const Image, side: usize) -> Result<Picture> {
     // SAFETY: as the caller says.
     let given = unsafe { sized::read(from)? };
     sized::reserved(&given, given.reserved)?;
     let channels = channels(given.format)?;
     let (line, stride, all) = lines(given.width, given.height, channels, given.stride)?;
+    if given.width > side || given.height > side {
+        let found = format!("{} x {}", given.width, given.height);
+        return Err(Error::input("image", format!("{side} x {side} pixels at most"), found).into());
+    }
     // SAFETY: as the caller says.
     let bytes = unsafe { slice(given.pixels, all, "pixels")? };
     let mut rgb = room_for(given.width * given.height * 3, "a picture")?;
