@@ -17,7 +17,8 @@ pub struct Start {
     pub known: Vec<Known>,
     /// Of each image, the classes that it is mixed of and their weights: finite numbers from 0 on whose sum is more than 0,
     /// and is made 1. It is then of the weighted sum of their embeddings, and its class has to be one of the model's but
-    /// counts for nothing; where there are none, its class it is. At most as many as [`Outputs::mix`](super::Outputs::mix). Empty: each image is of its class.
+    /// counts for nothing; where there are none, its class it is. At most as many as [`Outputs::mix`](super::Outputs::mix).
+    /// Empty: each image is of its class.
     pub mixes: Vec<Vec<(usize, f64)>>,
     /// A picture to make these of; `codes` and `known` are then empty. In a session of other outputs than
     /// [`Model::outputs_for`](super::Model::outputs_for) says, none.
