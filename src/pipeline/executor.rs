@@ -20,7 +20,7 @@ pub(crate) enum Executor {
 }
 
 impl Executor {
-    /// Memory for `plan`, a plan of `nets`: [`Error::Memory`](crate::Error::Memory) if it cannot be had.
+    /// Memory for `plan`, a plan of `nets`: [`Error::Memory`] if it cannot be had.
     pub(crate) fn new(device: &Device, nets: &Networks, plan: &Plan) -> Result<Self> {
         match device {
             Device::Cpu(cpu) => {
