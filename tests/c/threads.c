@@ -258,6 +258,43 @@ static int ask_for_its_end(void *user, const discon_event *event) {
     return 0;
 }
 
+// The first event may come before the call that starts the run has returned: what it asks is answered all the same.
+static int ask_at_once(void *user, const discon_event *event) {
+    struct run *run = user;
+    int32_t over;
+    (void)event;
+    if (run->inside) return 1; // the last event, of a run that was faster than its cancelling: the session is being joined
+    OK(discon_session_is_over(run->session, &over));
+    CHECK(over == 0);
+    pthread_mutex_lock(&run->mutex);
+    run->inside = 1;
+    pthread_cond_signal(&run->changed);
+    pthread_mutex_unlock(&run->mutex);
+    return 1;
+}
+
+static void asked_at_once(discon_model *model, discon_device *device, discon_settings *settings) {
+    struct run run = {0};
+    uint32_t class_ = 1;
+    uint64_t seed = 3;
+    pthread_mutex_init(&run.mutex, NULL);
+    pthread_cond_init(&run.changed, NULL);
+    OK(discon_session_new(model, device, NULL, settings, &run.session));
+    for (int turn = 0; turn < 200; turn++) {
+        run.inside = 0;
+        OK(discon_session_begin(run.session, &class_, &seed, 1, NULL));
+        OK(discon_session_run_in_background(run.session, ask_at_once, &run));
+        pthread_mutex_lock(&run.mutex);
+        while (!run.inside) pthread_cond_wait(&run.changed, &run.mutex);
+        pthread_mutex_unlock(&run.mutex);
+        discon_status status = discon_session_join(run.session);
+        CHECK(status == DISCON_STATUS_CANCELLED || status == DISCON_STATUS_OK); // it may be faster
+    }
+    OK(discon_session_free(run.session));
+    pthread_mutex_destroy(&run.mutex);
+    pthread_cond_destroy(&run.changed);
+}
+
 // Waits until the session is being freed: then its calls of it are refused.
 static int wait_for_its_end(void *user, const discon_event *event) {
     struct run *run = user;
@@ -332,6 +369,7 @@ int main(int argc, char **argv) {
     OK(discon_generate(model, device, &request, &images));
     cancelled_from_elsewhere(model, device, &settings);
     cancelled_at_any_time(model, device);
+    asked_at_once(model, device, &settings);
     ended_from_inside(model, device, &settings);
     on_threads_of_the_host(model, &request, images);
     OK(discon_images_free(images));

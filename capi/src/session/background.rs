@@ -7,6 +7,7 @@ use discon::Canceller;
 use std::borrow::Cow;
 use std::ffi::c_void;
 use std::ptr::null;
+use std::sync::mpsc::sync_channel;
 
 /// What happens to a session in the background.
 #[repr(u32)]
@@ -85,12 +86,19 @@ pub unsafe extern "C" fn discon_session_run_in_background(
     guard(|| {
         // SAFETY: as the header asks.
         let handle = unsafe { get(session, "session")? };
+        // Dropped after the lock of `state`: the first event waits for that, else what it asks of the session would be refused.
+        let (returning, returned) = sync_channel::<()>(0);
         let mut state = handle.enter()?;
         state.begun()?;
         let listener = on_event.map(|call| Listener { call, user, canceller: handle.canceller.clone() });
         let Where::Here(session) = std::mem::replace(&mut state.at, Where::Lost) else { return Err(LOST) };
-        let hear = move |event: &discon::Event| listener.iter().for_each(|listener| listener.hear(event));
+        let hear = move |event: &discon::Event| {
+            let _ = returned.recv(); // nothing is ever sent: it is an error as soon as the other end is dropped
+            listener.iter().for_each(|listener| listener.hear(event));
+        };
         state.at = Where::InBackground(session.in_background(hear)?);
+        drop(state);
+        drop(returning);
         Ok(())
     })
 }
