@@ -5,8 +5,18 @@ import time
 from tqdm import tqdm
 
 
-def bar(items, label):
-    return tqdm(items, desc=label, leave=False, disable=not sys.stderr.isatty())
+def bar(items, label, every=30.0):
+    """`items`, with a bar on a terminal, elsewhere a line after `every` seconds: nothing for what is done sooner."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=label, leave=False)
+        return
+    begin = last = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - last > every:
+            last = now
+            print(f"{label} {done}/{len(items)} left {clock((now - begin) / done * (len(items) - done))}", flush=True)
+        yield item
 
 
 def clock(seconds):
