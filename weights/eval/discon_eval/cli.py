@@ -33,7 +33,8 @@ def parser():
     c.add_argument("--work", type=pathlib.Path, required=True)
     c = command("systems", "compare the systems: writes results/systems.json")
     c.add_argument("--discon", type=pathlib.Path, default=HERE.parent / "avatars-64", help="model folder")
-    c.add_argument("--continuous", type=pathlib.Path, help="model folder of the rival without discrete tokens; without it that one is left out")
+    c.add_argument("--continuous", type=pathlib.Path, help="model folder of the rival of continuous tokens alone; without it that one is left out")
+    c.add_argument("--without-codes", type=pathlib.Path, help="model folder of DisCon's stage 2 trained without codes in front; without it that one is left out")
     c.add_argument("--count", type=int, default=1600, help="pictures of a system and a seed")
     c.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     c.add_argument("--dtype", **dtype)
@@ -82,7 +83,8 @@ def main(argv=None):
             publish_judge(args.run)
         elif args.command == "systems":
             from .systems import systems
-            given = (args.run, args.discon, args.continuous, args.count, args.seeds, args.work)
+            rivals = {"continuous only": args.continuous, "without codes": args.without_codes}
+            given = (args.run, args.discon, rivals, args.count, args.seeds, args.work)
             write("systems", systems(*given, kept("tuning"), args.dtype, {} if args.fresh else kept("systems")))
         elif args.command == "tune":
             from .tuning import tune

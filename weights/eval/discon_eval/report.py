@@ -15,6 +15,7 @@ COLUMNS = (
     ("Fréchet distance, photo", "photo distance", 2), ("precision", "photo precision", 3), ("recall", "photo recall", 3),
     ("class seen", "class accuracy", 3), ("nearer to training than held out", "nearer than held out", 2),
 )
+COLOURS = {"discrete only": "#ee6677", "continuous only": "#ccbb44", "without codes": "#66ccee", "DisCon": "#4477aa"}
 # The distances of photo features are divided by this where both are in one chart.
 PHOTO = 500
 REBUILT = (("PSNR, dB", "PSNR", 2), ("SSIM", "SSIM", 4), ("perceptual", "perceptual", 3))
@@ -77,7 +78,7 @@ def systems_chart(found, path):
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained", sharey=True)
     sets, systems = found["sets"], found["systems"]
     names = [*sets, *systems]
-    colours = ["#bbbbbb"] * len(sets) + ["#ee6677", "#ccbb44", "#4477aa"][: len(systems)]
+    colours = ["#bbbbbb"] * len(sets) + [COLOURS[name] for name in systems]
     for ax, space in zip(axes, ("judge", "photo")):
         values = [[f[f"{space} distance"]] for f in sets.values()] + [[r[f"{space} distance"] for r in runs] for runs in systems.values()]
         deviation = [statistics.stdev(v) if len(v) > 1 else 0 for v in values]

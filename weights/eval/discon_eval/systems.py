@@ -14,8 +14,10 @@ from .sets import held_out, sample, seconds_a_picture
 from .tuning import GRIDS, as_options
 
 SEED_STEP = 1_000_000
+# Systems that are models of their own: they may be left out.
+RIVALS = ("continuous only", "without codes")
 # The autoencoder that a system's pictures come out of.
-THROUGH = {"discrete only": "VQ", "continuous only": "VAE", "DisCon": "VAE"}
+THROUGH = {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE"}
 
 
 def identity(paths):
@@ -48,9 +50,10 @@ def of_sets(yardstick, photo, nets, data, count):
     return found
 
 
-def systems(run, discon, continuous, count, seeds, work, tuned, dtype, earlier):
+def systems(run, discon, rivals, count, seeds, work, tuned, dtype, earlier):
     """{"sets": {set: {figure: value}}, "systems": {system: [{figure: value} by seed]}, "seconds": {system: seconds a picture}, "options":
-    {system: options of discon sample}, "models": {system: identity}, "yardstick": identity of the classifier and the pictures}. `tuned`:
+    {system: options of discon sample}, "models": {system: identity}, "yardstick": identity of the classifier and the pictures}. `rivals`:
+    {system: model folder} of those that are models of their own. `tuned`:
     {system: what tuning.tune found}. `earlier`: what this returned before; its figures of equal models, options and yardstick are taken as
     they are. Times are not: they are of one machine."""
     data, work = pathlib.Path(run) / "data", pathlib.Path(work)
@@ -67,7 +70,7 @@ def systems(run, discon, continuous, count, seeds, work, tuned, dtype, earlier):
         return all(earlier.get(key, {}).get(name) == found[key][name] for key in keys)
 
     for name, (what, _) in GRIDS.items():
-        model = continuous if name == "continuous only" else discon
+        model = rivals.get(name) if name in RIVALS else discon
         if model is None:
             continue
         found["models"][name] = identity_of_model(model)

@@ -16,7 +16,7 @@ def figures(value):
 @pytest.fixture
 def results(tmp_path):
     rebuilt = figures(0.25) | {"PSNR": 27.5, "SSIM": 0.9, "perceptual": 0.125}
-    found = {"sets": {"held out": figures(0.5), "rebuilt": rebuilt}, "systems": {"ours": [figures(1.0), figures(2.0), figures(3.0)]}, "seconds": {"ours": 0.125}}
+    found = {"sets": {"held out": figures(0.5), "rebuilt": rebuilt}, "systems": {"DisCon": [figures(1.0), figures(2.0), figures(3.0)]}, "seconds": {"DisCon": 0.125}}
     (tmp_path / "systems.json").write_text(json.dumps(found))
     rows = [{"value": v, "judge distance": v, "photo distance": 2 * v, "seconds": 0.1} for v in (1, 2, 4)]
     (tmp_path / "settings.json").write_text(json.dumps({"own": {"rounds": 2}, "tried": {"rounds": rows}}))
@@ -30,7 +30,7 @@ def test_the_page_has_every_figure_and_its_spread(results):
     report(results, results / "page.md")
     text = (results / "page.md").read_text()
     assert text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n") and "old" not in text
-    assert "| **ours** | 2.00 ± 1.00 | 2.000 ± 1.000 |" in text and "± 1.00 | 125 |" in text
+    assert "| **DisCon** | 2.00 ± 1.00 | 2.000 ± 1.000 |" in text and "± 1.00 | 125 |" in text
     assert "| ours | 2 | guidance 1.5, temperature 0.7 | 1.50 | 10 |" in text
     assert "Fréchet distance, photo" in (results / "images/systems.svg").read_text()
     assert "| held out | 0.50 | 0.500 |" in text

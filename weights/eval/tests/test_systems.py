@@ -38,14 +38,15 @@ def compare(monkeypatch, tmp_path):
         monkeypatch.setattr(module, name, stand_in)
     for name in ("JudgeSpace", "PhotoSpace"):
         monkeypatch.setattr(module, name, lambda: None)
-    for name in ("ours", "rival"):
+    for name in ("ours", "rival", "ablation"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "discon.json").write_text("{}")
         (tmp_path / name / "discon.safetensors").write_text(name)
 
-    def run(earlier, seeds=(1, 2), rival=False, tuned=None, count=4):
+    def run(earlier, seeds=(1, 2), rival=False, ablation=False, tuned=None, count=4):
         engine.drawn.clear()
-        found = module.systems(tmp_path, tmp_path / "ours", tmp_path / "rival" if rival else None, count, seeds, tmp_path, tuned or {}, "f32", earlier)
+        rivals = {"continuous only": tmp_path / "rival" if rival else None, "without codes": tmp_path / "ablation" if ablation else None}
+        found = module.systems(tmp_path, tmp_path / "ours", rivals, count, seeds, tmp_path, tuned or {}, "f32", earlier)
         return found, [name for name, _ in engine.drawn]
 
     run.folder, run.engine = tmp_path, engine
@@ -86,5 +87,6 @@ def test_figures_of_another_yardstick_are_not_taken(compare, path):
 
 
 def test_every_system_is_held_against_what_its_own_autoencoder_rebuilds(compare):
-    compare({}, rival=True)
-    assert compare.engine.through == {"discrete only": "VQ", "continuous only": "VAE", "DisCon": "VAE"}
+    found, _ = compare({}, rival=True, ablation=True)
+    assert compare.engine.through == {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE"}
+    assert len(set(found["models"].values())) == 3 and found["models"]["DisCon"] == found["models"]["discrete only"]
