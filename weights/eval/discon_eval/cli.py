@@ -45,6 +45,7 @@ def parser():
     c.add_argument("--count", type=int, default=1600)
     c.add_argument("--dtype", **dtype)
     c.add_argument("--work", type=pathlib.Path, required=True)
+    sub.add_parser("budgets", help="what each system was given to learn with: writes results/budgets.json")
     sub.add_parser("report", help="fill docs/quality.md, its tables and charts, from results/")
     return p
 
@@ -76,6 +77,10 @@ def main(argv=None):
         if args.command == "report":
             from .report import report
             report(RESULTS)
+            return 0
+        if args.command == "budgets":
+            from .budgets import budgets
+            write("budgets", budgets())
             return 0
         import torch
         torch.set_num_threads(args.threads)

@@ -41,6 +41,16 @@ def systems_table(found):
     return table(["pictures", *(head for head, _, _ in COLUMNS), "ms an image"], rows)
 
 
+def budgets_table(found):
+    """What the transformers of each system were given; several of one system with a + between."""
+    rows = []
+    for name, parts in found.items():
+        each = lambda text: " + ".join(text(part) for part in parts)
+        rows.append([name, each(lambda p: f"{p['parameters'] / 1e6:.2f}"), each(lambda p: f"{p['steps']:,} x {p['batch']}"), each(lambda p: f"{p['TFLOP']:.0f}"),
+                     f"{sum(p['TFLOP'] for p in parts):,.0f}"])
+    return table(["system", "parameters, M", "steps x pictures", "TFLOP of training", "together"], rows)
+
+
 def tuning_table(found):
     """The best settings of each system among those tried."""
     rows = []
@@ -132,6 +142,8 @@ def report(results, page=PAGE):
         systems_chart(found, page.parent / "images/systems.svg")
     if (results / "tuning.json").exists():
         text = fill(text, "tuning", tuning_table(json.loads((results / "tuning.json").read_text())))
+    if (results / "budgets.json").exists():
+        text = fill(text, "budgets", budgets_table(json.loads((results / "budgets.json").read_text())))
     if (results / "settings.json").exists():
         settings_chart(json.loads((results / "settings.json").read_text()), page.parent / "images/settings.svg")
     page.write_text(text)

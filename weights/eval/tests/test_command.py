@@ -13,7 +13,7 @@ def run(*arguments):
 def test_it_tells_what_it_does():
     done = run("--help")
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("judge", "tune", "systems", "settings", "report"))
+    assert all(name in done.stdout for name in ("judge", "tune", "systems", "settings", "budgets", "report"))
 
 
 def test_a_run_without_pictures_is_named(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from discon_eval.report import COLUMNS, report
 from discon_train.errors import TrainError
 
-PAGE = "before\n<!-- made: systems -->\nold\n<!-- end -->\nbetween\n<!-- made: rebuilt -->\n<!-- end -->\n<!-- made: tuning -->\n<!-- end -->\nafter\n"
+PAGE = "before\n<!-- made: systems -->\nold\n<!-- end -->\nbetween\n<!-- made: rebuilt -->\n<!-- end -->\n<!-- made: tuning -->\n<!-- end -->\n<!-- made: budgets -->\n<!-- end -->\nafter\n"
 
 
 def figures(value):
@@ -22,6 +22,8 @@ def results(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"own": {"rounds": 2}, "tried": {"rounds": rows}}))
     tried = [{"settings": {"guidance": g, "temperature": 0.7}, "judge distance": g, "photo distance": 10} for g in (3.0, 1.5)]
     (tmp_path / "tuning.json").write_text(json.dumps({"ours": {"tried": tried, "best": tried[1]["settings"]}}))
+    part = {"part": "rar", "parameters": 1_250_000, "steps": 4000, "batch": 8, "TFLOP": 12.4}
+    (tmp_path / "budgets.json").write_text(json.dumps({"ours": [part, part | {"TFLOP": 2000}]}))
     (tmp_path / "page.md").write_text(PAGE)
     return tmp_path
 
@@ -34,6 +36,7 @@ def test_the_page_has_every_figure_and_its_spread(results):
     assert "| ours | 2 | guidance 1.5, temperature 0.7 | 1.50 | 10 |" in text
     assert "Fréchet distance, photo" in (results / "images/systems.svg").read_text()
     assert "| held out | 0.50 | 0.500 |" in text
+    assert "| ours | 1.25 + 1.25 | 4,000 x 8 + 4,000 x 8 | 12 + 2000 | 2,012 |" in text
     assert "| rebuilt | 27.50 | 0.9000 | 0.125 |" in text and "| held out | 27" not in text
     assert "ms a picture" in (results / "images/settings.svg").read_text()
 
