@@ -1,7 +1,7 @@
 // LayerNorm, twin of src/ops/layer_norm.rs. Mean and variance in two passes in f32. out may be x.
 //
-//   layer_norm        grid (ceil(M / 8)), a row a warp: many rows; at best up to 1024 columns
-//   layer_norm_block  grid (M), a row a block: few rows, or long ones; at best up to 2048 columns
+//   layer_norm        grid (ceil(M / 8)), a row a warp: up to 32 rows, as in norm_linear; many rows, at best of up to 1024 columns
+//   layer_norm_block  grid (M), a row a block: more rows than 32, or long ones; at best up to 2048 columns
 
 #include "norm.cuh"
 

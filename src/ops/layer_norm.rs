@@ -216,9 +216,9 @@ impl super::Launch for LayerNorm {
         /// Rows that give every multiprocessor some, a row a warp.
         const MANY: usize = 1024;
         let (p, rows) = (self.on(to)?, self.x.count());
-        // What a product of few rows may take over (`Linear::takes`), a row a warp too: so it sums up in the same order.
-        let may_be_taken = rows <= FEW && self.out.form == Form::Pairs;
-        match may_be_taken || rows >= MANY && self.x.cols() <= 1024 {
+        // Few rows are a row a warp, as in a product that takes a norm over (`Linear::takes`): so they are summed up in the
+        // same order, in whatever form and whoever reads them.
+        match rows <= FEW || rows >= MANY && self.x.cols() <= 1024 {
             true => to.call("layer_norm", "layer_norm", [rows.div_ceil(8), 1, 1], p),
             false => to.call("layer_norm", "layer_norm_block", [rows, 1, 1], p),
         }
@@ -229,6 +229,7 @@ impl super::Launch for LayerNorm {
 pub(super) mod tests {
     use super::*;
     use crate::ops::testing::{Lab, close, numbers};
+    use half::bf16;
     use proptest::prelude::*;
 
     /// The reference: one row in f64.
@@ -270,6 +271,24 @@ pub(super) mod tests {
             for (isa, y) in lab.run(op) {
                 // The mean is rounded to half an ulp of `far`, then divided by a deviation of about a half.
                 close(&y, &expected, 5e-6 + 2e-6 * far as f64, isa)?;
+            }
+        }
+
+        #[test]
+        fn pairs_are_the_numbers_rounded(m in 1usize..40, d in 2usize..400) {
+            // Far from zero: another order of sums is another mean.
+            let x: Vec<f32> = numbers(m * d, 1).iter().map(|x| x + 10.0).collect();
+            let run = |form: Form| {
+                let mut lab = Lab::new();
+                let (x, out) = (lab.input(m, d, &x), Operand { view: lab.output(m, form.words(d)), form });
+                lab.run(LayerNorm { x, affine: None, modulation: None, out })
+            };
+            for ((isa, y), (_, pairs)) in run(Form::Numbers).iter().zip(&run(Form::Pairs)) {
+                let pairs: &[[bf16; 2]] = bytemuck::cast_slice(pairs);
+                for (y, pairs) in y.chunks(d).zip(pairs.chunks(Form::Pairs.words(d))) {
+                    let rounded: Vec<_> = y.iter().map(|&y| bf16::from_f32(y)).collect();
+                    prop_assert!(pairs.as_flattened().starts_with(&rounded), "{isa}");
+                }
             }
         }
     }
