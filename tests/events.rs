@@ -297,6 +297,19 @@ fn one_image_is_had_without_the_others() {
     assert!(session.image(0).unwrap() == images[0] && session.image(1).unwrap() == images[1]);
     let error = session.image(2).unwrap_err().to_string();
     assert_eq!(error, "image: expected a number below 2, found 2");
+    assert!(session.preview(0).unwrap_err().to_string().starts_with("previews: expected a session that makes them"));
+}
+
+#[test]
+fn one_coarse_picture_is_had_without_the_others() {
+    let mut session = session(Outputs { preview: true, ..Outputs::IMAGE });
+    assert!(session.preview(0).is_err());
+    session.run(|_| ()).unwrap();
+    let previews = session.previews().unwrap();
+    assert!(previews.len() == 2 && previews[0] != previews[1]);
+    assert!(session.preview(0).unwrap() == previews[0] && session.preview(1).unwrap() == previews[1]);
+    let error = session.preview(2).unwrap_err().to_string();
+    assert_eq!(error, "image: expected a number below 2, found 2");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A plan's memory on the device that runs it.
 
 use super::device::{Cpu, Device};
-use super::memory::collected;
 use super::model::Networks;
 use super::session::pictures;
 use super::{Image, SessionMemory};
@@ -9,6 +8,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::plan::gpu::GpuPlan;
 use crate::plan::{Arena, Cursor, Plan, Profile, View, Walker};
+use crate::tensor::collected;
 use bytemuck::Pod;
 
 /// The memory of one running plan, and what runs it there.

@@ -1,8 +1,7 @@
 //! Pixels.
 
-use super::memory::collected;
 use crate::error::{Error, Result};
-use crate::tensor::Mat;
+use crate::tensor::{Mat, collected};
 
 /// An RGB picture, 8 bits a channel, line by line from the top.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::model::{Model, Networks};
 use super::preview::Previewer;
 use super::program::Program;
 use super::{Device, Executor, Outputs, Settings};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::Plan;
 use crate::tensor::{Limit, Precision};
 use crate::weights::WeightMemory;
@@ -90,18 +90,6 @@ impl SessionMemory {
     }
 }
 
-/// `items`, `len` of them, one behind the other for `what`: [`Error::Memory`] if there is no room for them.
-pub(super) fn collected<T>(what: &str, len: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(len).map_err(|_| Error::Memory {
-        what: what.to_owned(),
-        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-        reason: "the system has no more memory to give".to_owned(),
-    })?;
-    all.extend(items);
-    Ok(all)
-}
-
 impl Model {
     /// Where the model's weights lie: used in place in their files, or copied.
     pub fn weight_memory(&self) -> WeightMemory {
@@ -138,20 +126,5 @@ impl Model {
         let plan = self.plan(batch, settings, outputs)?;
         let preview = outputs.partial_previews.then(|| Previewer::compile(self.networks(), batch)).transpose()?;
         SessionMemory::of(&device.into(), self.networks(), &plan, preview.as_ref().map(|preview| &preview.plan))
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_that_no_machine_has_is_an_error() {
-        assert_eq!(collected("it", 3, 5..8).unwrap(), [5, 6, 7]);
-        for len in [usize::MAX, usize::MAX / 8] {
-            let error = collected("the pixels", len, std::iter::empty::<u32>()).unwrap_err();
-            assert!(matches!(&error, Error::Memory { what, .. } if what == "the pixels"), "{error}");
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! Compiles the whole graph for a batch: which segments run, where inputs and results lie.
 
-use super::memory::collected;
 use super::model::{Networks, needed};
 use super::{Executor, Image, Outputs, Settings};
 use crate::error::{Error, Result};
@@ -8,7 +7,7 @@ use crate::model::{Draws, HeadSettings, MaskedInputs, Mix, RoundSettings, Sequen
 use crate::ops::{Source, SumRows, TokenDraw};
 use crate::plan::{Builder, Plan, Stage, View};
 use crate::sampling;
-use crate::tensor::Layout;
+use crate::tensor::{Layout, collected};
 use crate::weights::{DISCON_FILE, RAR_FILE, VAE_FILE, VQ_FILE};
 use std::ops::Range;
 

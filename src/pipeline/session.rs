@@ -1,7 +1,7 @@
 //! A session: a compiled plan, its memory, and the place in it.
 
 use super::edit::Given;
-use super::memory::{SessionMemory, SessionOptions, collected};
+use super::memory::{SessionMemory, SessionOptions};
 use super::model::Model;
 use super::preview::Previewer;
 use super::program::Program;
@@ -9,7 +9,7 @@ use super::progress::{Pace, progress};
 use super::{Device, Executor, Image, Known, Outputs, Progress, Settings, Start};
 use crate::error::{Error, Result};
 use crate::plan::{Cursor, Plan, Profile, Stage, View};
-use crate::tensor::Mat;
+use crate::tensor::{Mat, collected};
 use log::{debug, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -314,11 +314,15 @@ impl Session {
 
     /// One of [`Session::images`], by its number in the batch, from 0 on. The others are not made.
     pub fn image(&self, index: usize) -> Result<Image> {
-        let view = self.image_pixels()?;
+        Ok(self.put_together(self.one_of(self.image_pixels()?, index, (-1.0, 1.0))?))
+    }
+
+    /// One picture of the batch.
+    fn one_of(&self, view: View, index: usize, range: (f32, f32)) -> Result<Image> {
         if index >= self.program.batch {
             return Err(Error::input("image", format!("a number below {}", self.program.batch), index));
         }
-        Ok(self.put_together(self.executor.picture(view.groups(index..index + 1), (-1.0, 1.0))?))
+        self.executor.picture(view.groups(index..index + 1), range)
     }
 
     /// The pixels of the finished images.
@@ -342,10 +346,18 @@ impl Session {
 
     /// The coarse pictures that the discrete tokens' own decoder makes, once it has run.
     pub fn previews(&self) -> Result<Vec<Image>> {
-        let view = self.program.preview.filter(|_| self.has_previews());
-        let view =
-            view.ok_or_else(|| Error::input("previews", "a session that makes them, after stage 1", "none yet"))?;
-        self.executor.pictures(view, (0.0, 1.0))
+        self.executor.pictures(self.preview_pixels()?, (0.0, 1.0))
+    }
+
+    /// One of [`Session::previews`], by its number in the batch, from 0 on. The others are not made.
+    pub fn preview(&self, index: usize) -> Result<Image> {
+        self.one_of(self.preview_pixels()?, index, (0.0, 1.0))
+    }
+
+    /// The pixels of the coarse pictures.
+    fn preview_pixels(&self) -> Result<View> {
+        let none = || Error::input("previews", "a session that makes them, after stage 1", "none yet");
+        self.program.preview.filter(|_| self.has_previews()).ok_or_else(none)
     }
 
     /// Whether the coarse pictures are there.

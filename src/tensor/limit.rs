@@ -1,4 +1,4 @@
-//! How much memory may be taken.
+//! How much memory may be taken, and memory that is an error where there is none left.
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -49,6 +49,18 @@ fn available(info: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// `items`, `len` of them, one behind the other for `what`: [`Error::Memory`] if there is no room for them.
+pub(crate) fn collected<T>(what: &str, len: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(len).map_err(|_| Error::Memory {
+        what: what.to_owned(),
+        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
+        reason: "the system has no more memory to give".to_owned(),
+    })?;
+    all.extend(items);
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +84,13 @@ mod tests {
         assert_eq!(error.to_string(), "it needs 8 bytes: the limit is 7 bytes");
         let error = Limit::Left(7).check(|| "it".to_owned(), 8).unwrap_err();
         assert_eq!(error.to_string(), "it needs 8 bytes: the system has 7 bytes left");
+    }
+    #[test]
+    fn room_that_no_machine_has_is_an_error() {
+        assert_eq!(collected("it", 3, 5..8).unwrap(), [5, 6, 7]);
+        for len in [usize::MAX, usize::MAX / 8] {
+            let error = collected("the pixels", len, std::iter::empty::<u32>()).unwrap_err();
+            assert!(matches!(&error, Error::Memory { what, .. } if what == "the pixels"), "{error}");
+        }
     }
 }

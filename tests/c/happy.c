@@ -472,6 +472,14 @@ int main(int argc, char **argv) {
         for (size_t i = side * 4; i < stride; i++) CHECK(rgba[y * stride + i] == 0xA5);
     }
     OK(discon_session_preview(session, 0, &target));
+    OK(discon_session_previews(session, &coarse));
+    OK(discon_target_init(&target, sizeof target));
+    target.pixels = rgb;
+    target.length = bytes;
+    OK(discon_session_preview(session, 2, &target));
+    CHECK(!memcmp(rgb, view(coarse, 2).pixels, bytes) && !same(view(coarse, 2), view(coarse, 0)));
+    GIVES(DISCON_STATUS_REQUEST, discon_session_preview(session, 3, &target));
+    OK(discon_images_free(coarse));
 
     // Tokens and codes; the same codes give the same pictures.
     size_t tokens_count = info.places * info.channels;

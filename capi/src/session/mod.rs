@@ -136,12 +136,13 @@ impl State {
         Ok(session)
     }
 
-    fn previews(&self) -> Result<Vec<Image>> {
+    /// The session whose coarse pictures are there, if it makes any.
+    fn previewing(&self) -> Result<&Session> {
         let session = self.begun()?;
         if self.outputs.preview && !session.has_previews() {
             return Err(Failure::Misuse("previews: expected a session that is through stage 1, found it before"));
         }
-        Ok(session.previews()?)
+        Ok(session)
     }
 }
 

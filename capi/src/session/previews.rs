@@ -11,7 +11,7 @@ use std::time::Duration;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn discon_session_previews(session: *const SessionHandle, images: *mut *mut Images) -> Status {
     // SAFETY: as the header asks.
-    let make = || Ok(Images::from(unsafe { get(session, "session")? }.enter()?.previews()?));
+    let make = || Ok(Images::from(unsafe { get(session, "session")? }.enter()?.previewing()?.previews()?));
     // SAFETY: as the header asks.
     guard(|| unsafe { give(images, "images", make) })
 }
@@ -24,7 +24,7 @@ pub unsafe extern "C" fn discon_session_preview(
     target: *const Target,
 ) -> Status {
     // SAFETY: as the header asks.
-    guard(|| unsafe { picture::write(picture::pick(&get(session, "session")?.enter()?.previews()?, index)?, target) })
+    guard(|| unsafe { picture::write(&get(session, "session")?.enter()?.previewing()?.preview(index)?, target) })
 }
 
 /// What a picture of what is drawn so far costs, as a share of the whole batch, in a session with `partial_previews`.

@@ -222,7 +222,7 @@ impl Launcher<'_> {
             Filter::Taps(w) => return self.packed(w),
             Filter::Winograd(w) => w,
         };
-        let taps = || filter.taps(cout).map(|taps| taps.stored().to_vec());
+        let taps = || filter.taps(cout);
         let words = match self.weights {
             Weights::Bring(used) => used.changed(self.stream, w.name(), w.stored(), w.held(), &taps)?,
             Weights::Count(resident, missing) => {

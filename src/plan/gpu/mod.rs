@@ -16,10 +16,12 @@ use super::shared::{Block, Maker};
 use super::{Cursor, Plan, Profile, Segment, SharedBlock, Space, View};
 use crate::cuda::{DeviceBuffer, Event, Gpu, Graph, Stream, abi};
 use crate::error::Result;
+use crate::tensor::collected;
 use bytemuck::Pod;
 use launcher::{Call, Place, Places, Touched, Weights};
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::Duration;
 use weights::{Missing, Used};
@@ -229,11 +231,12 @@ impl GpuPlan {
     /// The rows of a view, one behind the other.
     pub fn read<T: Pod>(&self, view: View) -> Result<Vec<T>> {
         let span = view.span(0);
-        let mut words = vec![T::zeroed(); span.len()];
+        let mut words = collected("a result", span.len(), repeat_n(T::zeroed(), span.len()))?;
         self.buffer(view.space).read(&self.stream, span.start, bytemuck::cast_slice_mut::<T, u32>(&mut words))?;
         let l = view.layout;
         let start = |i: usize| i / l.rows * l.group_stride + i % l.rows * l.row_stride;
-        Ok((0..view.count()).flat_map(|i| words[start(i)..start(i) + l.cols].to_vec()).collect())
+        let rows = (0..view.count()).flat_map(|i| &words[start(i)..start(i) + l.cols]);
+        collected("a result", view.count() * l.cols, rows.copied())
     }
 
     /// The bytes of pictures `[B, P, 3]`, nominally from `low` to `high`; `P * 3` of them a picture.
@@ -247,13 +250,14 @@ impl GpuPlan {
         let (x, out) = (launcher.view(&view)?, launcher.view(&out)?);
         let grid = [(l.groups * row).div_ceil(256), 1, 1];
         launcher.call("rgb8", "rgb8", grid, abi::Rgb8 { turn: 0, x, out, low, high })?;
-        let mut words = vec![0u32; l.groups * row];
+        let mut words = collected("the pictures", l.groups * row, repeat_n(0u32, l.groups * row))?;
         for call in &launcher.calls {
             // SAFETY: the picture and the buffer are this plan's, and `read` waits for the launch.
             unsafe { call.launch(&self.stream) }?;
         }
         buffer.read(&self.stream, 0, &mut words)?;
-        Ok(words.chunks(row).map(|row| bytemuck::cast_slice(row)[..bytes].to_vec()).collect())
+        let picture = |row| collected("an image", bytes, bytemuck::cast_slice(row)[..bytes].iter().copied());
+        words.chunks(row).map(picture).collect()
     }
 
     /// Where a new run starts: at the first segment whose shared block is not there. Shared blocks that others have made

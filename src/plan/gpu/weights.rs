@@ -4,7 +4,7 @@ use crate::cuda::abi::Address;
 use crate::cuda::{Context, DeviceBuffer, Stream};
 use crate::error::Result;
 use crate::plan::Store;
-use crate::tensor::SharedBytes;
+use crate::tensor::{Matrix, SharedBytes};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
@@ -129,14 +129,14 @@ impl Used {
         self.get(stream, name, bytes, held, None)
     }
 
-    /// Where what `change` makes of `bytes` lies.
+    /// Where what `change` makes of them lies.
     pub(super) fn changed(
         &self,
         stream: &Stream,
         name: &str,
         bytes: &[u8],
         held: &SharedBytes,
-        change: &dyn Fn() -> Result<Vec<u8>>,
+        change: &dyn Fn() -> Result<Matrix>,
     ) -> Result<Address> {
         self.get(stream, name, bytes, held, Some(change))
     }
@@ -147,7 +147,7 @@ impl Used {
         name: &str,
         bytes: &[u8],
         held: &SharedBytes,
-        change: Option<&dyn Fn() -> Result<Vec<u8>>>,
+        change: Option<&dyn Fn() -> Result<Matrix>>,
     ) -> Result<Address> {
         let source = Source { start: bytes.as_ptr().addr(), len: bytes.len(), changed: change.is_some() };
         // Held while a weight goes up: two sessions that begin at once bring each only once.
@@ -157,7 +157,7 @@ impl Used {
             Entry::Vacant(missing) => {
                 let buffer = match change {
                     None => DeviceBuffer::from_slice(stream, name, bytes)?,
-                    Some(change) => DeviceBuffer::from_slice(stream, name, &change()?)?,
+                    Some(change) => DeviceBuffer::from_slice(stream, name, change()?.stored())?,
                 };
                 missing.insert(Uploaded { buffer, users: 0, _held: Arc::clone(held) })
             }
