@@ -16,11 +16,11 @@ CONFIGS = ROOT / "weights/train/configs"
 CLASSES = 16
 # The transformers of a system, each with its config and the steps that it was trained: weights/avatars-64/MODEL_CARD.md has those of both stages.
 STAGE_1, STAGE_2 = ("rar", "avatars-64", 3959 + 1430), ("discon", "avatars-64", 2762 + 1825)
-# Those of stage 2 have two cooldowns of 700; without codes there is one, after as many steps at the full rate.
+# Of stage 2's, two times 700 are cooldowns, without codes once.
 BUDGETS = {
     "discrete only": (STAGE_1,),
     "continuous only": (("discon", "avatars-64-continuous", 5521),),
-    "without codes": (("discon", "avatars-64-without-codes", 3887),),
+    "without codes": (("discon", "avatars-64-without-codes", 2916 + 700),),
     "DisCon": (STAGE_1, STAGE_2),
 }
 

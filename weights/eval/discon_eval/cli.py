@@ -8,6 +8,7 @@ from discon_train.data import read_json
 from discon_train.errors import TrainError
 
 from .features import HERE, JUDGE
+from .sets import ROOT
 from .tuning import GRIDS
 
 RESULTS = HERE / "results"
@@ -33,8 +34,8 @@ def parser():
     c.add_argument("--work", type=pathlib.Path, required=True)
     c = command("systems", "compare the systems: writes results/systems.json")
     c.add_argument("--discon", type=pathlib.Path, default=HERE.parent / "avatars-64", help="model folder")
-    c.add_argument("--continuous", type=pathlib.Path, help="model folder of the rival of continuous tokens alone; without it that one is left out")
-    c.add_argument("--without-codes", type=pathlib.Path, help="model folder of DisCon's stage 2 trained without codes in front; without it that one is left out")
+    c.add_argument("--continuous", type=pathlib.Path, help="model folder of the rival of continuous tokens alone; without it the figures stay that the results have of it")
+    c.add_argument("--without-codes", type=pathlib.Path, help="model folder of DisCon's stage 2 trained without codes in front; as above")
     c.add_argument("--count", type=int, default=1600, help="pictures of a system and a seed")
     c.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     c.add_argument("--dtype", **dtype)
@@ -90,7 +91,7 @@ def main(argv=None):
             from .systems import systems
             rivals = {"continuous only": args.continuous, "without codes": args.without_codes}
             given = (args.run, args.discon, rivals, args.count, args.seeds, args.work)
-            write("systems", systems(*given, kept("tuning"), args.dtype, {} if args.fresh else kept("systems")))
+            write("systems", systems(*given, kept("tuning"), args.dtype, {} if args.fresh else kept("systems"), ROOT / "docs/images"))
         elif args.command == "tune":
             from .tuning import tune
             found = tune(args.run, args.model, args.system, args.count, args.work, args.dtype)

@@ -37,7 +37,8 @@ def systems_table(found):
     rows = [[name, *(f"{figures[key]:.{digits}f}" for _, key, digits in COLUMNS), ""] for name, figures in found["sets"].items()]
     for name, runs in found["systems"].items():
         figures = (spread([r[key] for r in runs], digits) for _, key, digits in COLUMNS)
-        rows.append([f"**{name}**", *figures, f"{1000 * found['seconds'][name]:.0f}"])
+        seconds = found["seconds"].get(name)
+        rows.append([f"**{name}**", *figures, "" if seconds is None else f"{1000 * seconds:.0f}"])
     return table(["pictures", *(head for head, _, _ in COLUMNS), "ms an image"], rows)
 
 

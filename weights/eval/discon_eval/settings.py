@@ -9,12 +9,12 @@ from .sets import held_out, sample, seconds_a_picture
 
 # Settings that are tried, as `discon sample` and the model's `sampling` name them.
 TRIED = {
-    "rounds": ("discon", "ar_steps", (2, 4, 8, 16, 32)),
+    "rounds": ("discon", "ar_steps", (1, 2, 4, 8, 16)),
     "steps": ("discon", "diffusion_steps", (5, 10, 25, 50)),
-    "guidance": ("discon", "guidance", (1.0, 1.5, 2.0, 3.0)),
-    "temperature": ("discon", "temperature", (0.6, 0.7, 0.8, 0.9, 1.0)),
-    "discrete-guidance": ("rar", "guidance", (1.0, 1.5, 2.0, 3.0)),
-    "discrete-temperature": ("rar", "temperature", (0.8, 0.9, 1.0, 1.1)),
+    "guidance": ("discon", "guidance", (1.0, 2.0, 3.0, 4.5)),
+    "temperature": ("discon", "temperature", (0.5, 0.7, 0.85, 1.0)),
+    "discrete-guidance": ("rar", "guidance", (1.0, 2.0, 3.0)),
+    "discrete-temperature": ("rar", "temperature", (0.8, 0.9, 1.0)),
 }
 # Those that change how long a picture takes.
 TIMED = ("rounds", "steps")

@@ -1,19 +1,25 @@
 """The paper's claim: discrete tokens as conditions beside discrete tokens as result and continuous tokens alone."""
+import functools
 import hashlib
+import json
 import pathlib
 
 import torch
 
-from discon_train.data import Images
+from discon_train.data import Images, read_json
 from discon_train.folder import load
+from discon_train.grids import sheet
 from discon_train.sample import rebuild
 
 from .features import JUDGE, JudgeSpace, PhotoSpace
 from .judging import Yardstick, rebuilt
 from .sets import held_out, sample, seconds_a_picture
+from .settings import TRIED
 from .tuning import GRIDS, as_options
 
 SEED_STEP = 1_000_000
+# Pictures of a class on a sheet.
+LOOK = 4
 # Systems that are models of their own: they may be left out.
 RIVALS = ("continuous only", "without codes")
 # The autoencoder that a system's pictures come out of.
@@ -30,8 +36,19 @@ def identity(paths):
 
 
 def identity_of_model(folder):
+    """Of its weights and its config, but for how it is sampled."""
     folder = pathlib.Path(folder)
-    return identity([folder / "discon.json", *sorted(folder.glob("*.safetensors"))])
+    config = {key: value for key, value in read_json(folder / "discon.json").items() if key != "sampling"}
+    text = json.dumps(config, sort_keys=True).encode()
+    return hashlib.sha256(text + identity(sorted(folder.glob("*.safetensors"))).encode()).hexdigest()[:16]
+
+
+def own_sampling(folder, options):
+    """The model's own settings of sampling, without those that the options give and, of discrete tokens alone, those of stage 2."""
+    own = read_json(pathlib.Path(folder) / "discon.json").get("sampling", {})
+    given = {(part, key) for name, (part, key, _) in TRIED.items() if f"--{name}" in options}
+    used = ("rar",) if "discrete" in options else ("rar", "discon")
+    return {part: {key: value for key, value in own.get(part, {}).items() if (part, key) not in given} for part in used}
 
 
 def of_sets(yardstick, photo, nets, data, count):
@@ -50,40 +67,59 @@ def of_sets(yardstick, photo, nets, data, count):
     return found
 
 
-def systems(run, discon, rivals, count, seeds, work, tuned, dtype, earlier):
+def look(name, model, classes, seed, work, options, folder):
+    """A sheet of the first pictures that a system is judged by, a column a class."""
+    pictures, _ = sample(model, work / f"look-{name}.npz", LOOK * classes, seed, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet(pictures, classes).save(folder / f"system-{name}.png", optimize=True)
+
+
+def systems(run, discon, rivals, count, seeds, work, tuned, dtype, earlier, looks=None):
     """{"sets": {set: {figure: value}}, "systems": {system: [{figure: value} by seed]}, "seconds": {system: seconds a picture}, "options":
-    {system: options of discon sample}, "models": {system: identity}, "yardstick": identity of the classifier and the pictures}. `rivals`:
-    {system: model folder} of those that are models of their own. `tuned`:
-    {system: what tuning.tune found}. `earlier`: what this returned before; its figures of equal models, options and yardstick are taken as
-    they are. Times are not: they are of one machine."""
+    {system: options of discon sample}, "sampling": {system: the model's own settings beside those}, "models": {system: identity},
+    "yardstick": identity of the classifier and the pictures}. `rivals`: {system: model folder} of those that are models of their own.
+    `tuned`: {system: what tuning.tune found}. `earlier`: what this returned before; its figures of equal models, settings and yardstick are
+    taken as they are, those of a rival whose folder is not given as long as DisCon's model is the same. Times are not: they are of one
+    machine. `looks`: a folder for sheets of some pictures of each."""
     data, work = pathlib.Path(run) / "data", pathlib.Path(work)
-    photo, nets = PhotoSpace(), load(discon)[1]
-    real, labels = held_out(data, "test")
-    vq, vae = rebuild(nets, real.float() / 127.5 - 1)
-    yardstick = Yardstick([JudgeSpace(), photo], real, labels, train=held_out(data, "train")[0], rebuilt={"VQ": vq, "VAE": vae})
+
+    @functools.cache
+    def yard():
+        photo, nets = PhotoSpace(), load(discon)[1]
+        real, labels = held_out(data, "test")
+        vq, vae = rebuild(nets, real.float() / 127.5 - 1)
+        return Yardstick([JudgeSpace(), photo], real, labels, train=held_out(data, "train")[0], rebuilt={"VQ": vq, "VAE": vae}), photo, nets
+
     found = {"count": count, "dtype": dtype, "yardstick": identity([JUDGE, *sorted(data.rglob("*.npy"))]),
-             "sets": {}, "systems": {}, "seconds": {}, "options": {}, "models": {}}
+             "sets": {}, "systems": {}, "seconds": {}, "options": {}, "sampling": {}, "models": {}}
     if any(found[key] != earlier.get(key) for key in ("count", "dtype", "yardstick")):
         earlier = {}
 
     def had(name, *keys):
         return all(earlier.get(key, {}).get(name) == found[key][name] for key in keys)
 
+    beside = identity_of_model(discon) == earlier.get("models", {}).get("DisCon")
     for name, (what, _) in GRIDS.items():
         model = rivals.get(name) if name in RIVALS else discon
         if model is None:
+            if beside and name in earlier["systems"]:
+                for key in ("models", "options", "sampling", "systems"):
+                    found[key][name] = earlier[key][name]
             continue
         found["models"][name] = identity_of_model(model)
         found["options"][name] = [*what, "--dtype", dtype, *(as_options(tuned[name]["best"]) if name in tuned else ())]
-        rows = {row["seed"]: row for row in earlier["systems"][name]} if had(name, "models", "options") else {}
+        found["sampling"][name] = own_sampling(model, found["options"][name])
+        rows = {row["seed"]: row for row in earlier["systems"][name]} if had(name, "models", "options", "sampling") else {}
         for seed in seeds:
             if seed not in rows:
                 path = work / f"{name.replace(' ', '-')}-{seed}.npz"
                 pictures, labels = sample(model, path, count, seed * SEED_STEP, found["options"][name])
-                label = f"{name}, seed {seed}"
+                label, yardstick = f"{name}, seed {seed}", yard()[0]
                 rows[seed] = {"seed": seed} | yardstick.distances(pictures, labels, label) | yardstick.memorised(pictures, labels, label, THROUGH[name])
                 print(label, " ".join(f"{k} {v:.3f}" for k, v in rows[seed].items() if k != "seed"), flush=True)
         found["systems"][name] = [rows[seed] for seed in seeds]
+        if looks:
+            look(name.replace(" ", "-"), model, len(Images(data, "test").classes), seeds[0] * SEED_STEP, work, found["options"][name], looks)
         found["seconds"][name] = seconds_a_picture(model, found["options"][name])
-    found["sets"] = earlier["sets"] if had("DisCon", "models") else of_sets(yardstick, photo, nets, data, count)
+    found["sets"] = earlier["sets"] if had("DisCon", "models") else of_sets(*yard(), data, count)
     return found

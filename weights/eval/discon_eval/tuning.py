@@ -9,8 +9,10 @@ from .sets import held_out, sample
 
 STAGE_2 = {"guidance": (2.0, 3.0, 4.5), "temperature": (0.5, 0.7, 0.85)}
 STAGE_1 = {"discrete-guidance": (1.5, 2.0, 3.0), "discrete-temperature": (0.7, 0.8, 0.9)}
+# The same for all that have a stage 2, whatever the models' own are.
+BUDGET = ("--rounds", "8", "--steps", "25")
 # What a system draws with, and the settings that are tried for it, every one with every other.
-GRIDS = {"discrete only": (("--what", "discrete"), STAGE_1), "continuous only": ((), STAGE_2), "without codes": ((), STAGE_2), "DisCon": ((), STAGE_2)}
+GRIDS = {"discrete only": (("--what", "discrete"), STAGE_1)} | {name: (BUDGET, STAGE_2) for name in ("continuous only", "without codes", "DisCon")}
 
 
 def as_options(settings):

@@ -24,4 +24,4 @@ def test_the_systems_are_as_large_as_is_said():
     flops = {name: sum(p["TFLOP"] for p in parts) for name, parts in found.items()}
     assert total["continuous only"] == pytest.approx(total["DisCon"], rel=0.01) and flops["continuous only"] == pytest.approx(flops["DisCon"], rel=0.02)
     (codes, stage_2), (without,) = found["DisCon"], found["without codes"]
-    assert without["steps"] == stage_2["steps"] - 700 and without["parameters"] < stage_2["parameters"]
+    assert without["steps"] < stage_2["steps"] and without["parameters"] < stage_2["parameters"]

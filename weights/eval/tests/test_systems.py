@@ -1,8 +1,10 @@
 """The comparison of systems: each drawn with what it was tuned to, and not again when nothing of it has changed."""
 import itertools
+import json
 
 import pytest
 import torch
+from PIL import Image
 
 from discon_eval import systems as module
 
@@ -67,15 +69,41 @@ def test_what_has_not_changed_is_not_drawn_again(compare):
     assert drawn == ["discrete-only-3", "DisCon-3"]
 
 
+def test_a_rival_that_is_not_at_hand_keeps_its_figures_beside_the_same_model(compare):
+    first, _ = compare({}, rival=True)
+    again, drawn = compare(first)
+    assert drawn == [] and again["seconds"].keys() == {"discrete only", "DisCon"}
+    assert again | {"seconds": None} == first | {"seconds": None}
+    assert "continuous only" not in compare(first, count=5)[0]["systems"]
+    (compare.folder / "ours" / "discon.safetensors").write_text("trained further")
+    assert "continuous only" not in compare(first)[0]["systems"]
+
+
 def test_what_has_changed_is_drawn_again(compare):
     first, _ = compare({})
     assert compare(first, count=5)[1] == ALL
     tuned = {"DisCon": {"best": {"guidance": 1.5}}}
     assert compare(first, tuned=tuned)[1] == ["DisCon-1", "DisCon-2"]
-    assert compare.engine.drawn[0][1] == ("--dtype", "f32", "--guidance", "1.5")
+    assert compare.engine.drawn[0][1] == ("--rounds", "8", "--steps", "25", "--dtype", "f32", "--guidance", "1.5")
     (compare.folder / "ours" / "discon.safetensors").write_text("trained further")
     changed, drawn = compare(first)
     assert drawn == ALL and changed["sets"] != first["sets"]
+
+
+def test_only_what_a_system_uses_of_the_models_own_sampling_counts(compare):
+    def own(**sampling):
+        (compare.folder / "ours" / "discon.json").write_text(json.dumps({"sampling": sampling}))
+
+    first, _ = compare({})
+    own(discon={"ar_steps": 2, "diffusion_steps": 10})
+    assert compare(first)[1] == []
+    own(discon={"guidance": 2})
+    assert compare(first)[1] == ["DisCon-1", "DisCon-2"]
+    assert compare(compare({})[0], tuned={"DisCon": {"best": {"guidance": 1.5}}})[0]["sampling"]["DisCon"] == {"rar": {}, "discon": {}}
+    own(rar={"guidance": 2})
+    assert compare(first)[1] == ALL
+    (compare.folder / "ours" / "discon.json").write_text('{"name": "another"}')
+    assert compare(first)[1] == ALL
 
 
 @pytest.mark.parametrize("path", ["judge.safetensors", "data/one.npy"])
@@ -90,3 +118,17 @@ def test_every_system_is_held_against_what_its_own_autoencoder_rebuilds(compare)
     found, _ = compare({}, rival=True, ablation=True)
     assert compare.engine.through == {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE"}
     assert len(set(found["models"].values())) == 3 and found["models"]["DisCon"] == found["models"]["discrete only"]
+
+
+def test_a_sheet_has_a_column_a_class(monkeypatch, tmp_path):
+    asked = {}
+
+    def sample(model, path, count, seed, options):
+        asked.update(count=count, seed=seed, name=path.name)
+        return torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4), None
+
+    monkeypatch.setattr(module, "sample", sample)
+    module.look("ours", "folder", 6, 10, tmp_path, (), tmp_path / "images")
+    assert asked == {"count": 24, "seed": 10, "name": "look-ours.npz"}
+    made = Image.open(tmp_path / "images/system-ours.png")
+    assert made.size == (6 * 6 + 2, 4 * 6 + 2) and made.getpixel((4 + 6 * 2, 4 + 6 * 3)) == (20, 20, 20)
