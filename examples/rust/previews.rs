@@ -6,7 +6,7 @@
 #[path = "common/strip.rs"]
 mod strip;
 
-use discon::{Cpu, Image, Model, Outputs};
+use discon::{Cpu, Image, Model, Outputs, Settings};
 use std::error::Error;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = std::env::args().nth(1).unwrap_or_else(|| format!("{root}/target/examples-out/previews.png"));
     let model = Model::open(format!("{root}/weights/avatars-64"))?;
     let outputs = Outputs { partial_previews: true, ..Outputs::IMAGE_AND_PREVIEW };
-    let mut session = model.session(&Cpu::new(0)?, 1, &model.settings(), outputs)?;
+    // More rounds than the picture needs, so that there is more to see on the way.
+    let settings = Settings { rounds: 8, ..model.settings() };
+    let mut session = model.session(&Cpu::new(0)?, 1, &settings, outputs)?;
     if let Some(cost) = session.preview_cost() {
         println!("a preview costs {:.1} % of the picture", 100.0 * cost);
     }

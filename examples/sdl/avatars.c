@@ -176,7 +176,10 @@ int main(int argc, char **argv) {
     must(discon_model_get_info(model, &info));
     must(discon_session_options_init(&options, sizeof options));
     options.preview = options.partial_previews = 1;
-    must(discon_session_new(model, device, &options, NULL, &grid.session));
+    discon_settings settings;
+    must(discon_settings_init(&settings, sizeof settings, model));
+    settings.rounds = 8; // more than the pictures need: there is more to see on the way
+    must(discon_session_new(model, device, &options, &settings, &grid.session));
     must(discon_progress_init(&grid.at, sizeof grid.at));
     grid.side = info.image_size;
     grid.classes = (uint32_t)info.classes;

@@ -183,26 +183,39 @@ fn large_products_on_a_hopper_are_by_wgmma_and_give_what_others_give() {
     assert_eq!(product([257, 256, 11 * 128], Form::Pairs, &on).0, small);
 }
 
+/// The launches of a turn of the tiny model's stage, one picture.
+fn turn_of(stage: Stage, precision: Precision) -> Option<Vec<&'static str>> {
+    let gpu = gpu()?;
+    let model = Model::open_as(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny"), precision).unwrap();
+    // A place a round: few rows.
+    let settings = Settings { rounds: model.places().unwrap(), steps: 3, ..model.settings() };
+    let session = model.session(Cpu::new(1).unwrap(), 1, &settings, Outputs::IMAGE).unwrap();
+    let plan = session.plan();
+    let on_gpu = GpuPlan::new(gpu, Arc::default(), plan).unwrap();
+    let turns = |(segment, _): &(&Segment, &Recorded)| segment.stage == stage && segment.repeat > 1;
+    let (_, turn) = plan.segments.iter().zip(&on_gpu.segments).find(turns).unwrap();
+    Some(turn._fused.iter().map(Call::name).collect())
+}
+
+/// How many launches are between one of that kernel and the next; of all the same number.
+fn apart(launches: &[&str], kernel: &str) -> usize {
+    let at: Vec<_> = launches.iter().enumerate().filter(|(_, name)| **name == kernel).map(|(i, _)| i).collect();
+    assert!(at.len() > 1 && at.windows(2).all(|two| two[1] - two[0] == at[1] - at[0]), "{launches:?}");
+    at[1] - at[0]
+}
+
 /// `docs/cuda-kernels.md` counts them.
 #[test]
-fn a_layer_of_stage_1_is_six_launches_or_eight_in_f32() {
-    let Some(gpu) = gpu() else { return };
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny");
+fn a_layer_of_stage_1_and_a_block_of_the_head_are_so_many_launches() {
     for (precision, expected) in [(Precision::Bf16, 6), (Precision::F32, 8)] {
-        let model = Model::open_as(folder, precision).unwrap();
-        let settings = Settings { rounds: 1, steps: 1, ..model.settings() };
-        let session = model.session(Cpu::new(1).unwrap(), 2, &settings, Outputs::IMAGE).unwrap();
-        let plan = session.plan();
-        let on_gpu = GpuPlan::new(gpu, Arc::default(), plan).unwrap();
-        let tokens = |(segment, _): &(&Segment, &Recorded)| segment.stage == Stage::Discrete && segment.repeat > 1;
-        let (_, tokens) = plan.segments.iter().zip(&on_gpu.segments).find(tokens).unwrap();
-        let launches = tokens._fused.iter().enumerate();
-        let attentions =
-            launches.filter(|(_, call)| call.name() == "attention_few").map(|(i, _)| i).collect::<Vec<_>>();
-        assert!(
-            attentions.len() > 1 && attentions.windows(2).all(|two| two[1] - two[0] == expected),
-            "{precision}: {tokens:?}"
-        );
+        let Some(launches) = turn_of(Stage::Discrete, precision) else { return };
+        assert_eq!(apart(&launches, "attention_few"), expected, "{precision}: {launches:?}");
+    }
+    for (precision, kernel, expected) in
+        [(Precision::Bf16, "norm_linear_few_bf16", 2), (Precision::F32, "layer_norm", 3)]
+    {
+        let Some(launches) = turn_of(Stage::Head, precision) else { return };
+        assert_eq!(apart(&launches, kernel), expected, "{precision}: {launches:?}");
     }
 }
 

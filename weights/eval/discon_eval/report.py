@@ -101,7 +101,7 @@ def systems_chart(found, path):
 
 
 def settings_chart(found, path):
-    """A panel a setting: the distances in both spaces, and the time where it changes."""
+    """A panel a setting: the distances in both spaces, and the time where it changes. A line at the model's own, a dotted one at the others' panels'."""
     plt = plotting()
     tried = found["tried"]
     fig, axes = plt.subplots(2, -(-len(tried) // 2), squeeze=False, figsize=(11, 6), layout="constrained")
@@ -109,7 +109,8 @@ def settings_chart(found, path):
         values = [r["value"] for r in rows]
         ax.plot(values, [r["judge distance"] for r in rows], "o-", color="#4477aa", label="distance, judge")
         ax.plot(values, [r["photo distance"] / PHOTO for r in rows], "s-", color="#228833", label=f"distance, photo / {PHOTO}")
-        ax.axvline(found["own"][name], color="black", linewidth=0.8, linestyle=":")
+        ax.axvline(found["base"][name], color="black", linewidth=0.8, linestyle=":")
+        ax.axvline(found["own"][name], color="black", linewidth=0.8)
         ax.set_title(name, loc="left", fontsize=10)
         ax.set_ylim(bottom=0)
         if "seconds" in rows[0]:

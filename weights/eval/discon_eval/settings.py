@@ -1,4 +1,4 @@
-"""What the settings of sampling do: distance and time when one of them is changed from the model's own."""
+"""What the settings of sampling do: distance and time when one of them is changed."""
 import pathlib
 
 from discon_train.data import read_json
@@ -6,6 +6,7 @@ from discon_train.data import read_json
 from .features import JudgeSpace, PhotoSpace
 from .judging import Yardstick
 from .sets import held_out, sample, seconds_a_picture
+from .tuning import BUDGET
 
 # Settings that are tried, as `discon sample` and the model's `sampling` name them.
 TRIED = {
@@ -21,16 +22,19 @@ TIMED = ("rounds", "steps")
 
 
 def settings(run, model, count, work, dtype):
-    """{"own": {setting: value}, "tried": {setting: [{"value", "seconds", figures}]}}."""
-    own = read_json(pathlib.Path(model) / "discon.json")["sampling"]
+    """{"own": {setting: the model's}, "base": {setting: what it is while another is changed}, "tried": {setting: [{"value", "seconds", figures}]}}.
+    Rounds and steps are those of the comparison of systems, the others the model's own."""
+    sampling = read_json(pathlib.Path(model) / "discon.json")["sampling"]
+    own = {name: sampling[part][key] for name, (part, key, _) in TRIED.items()}
+    base = own | {name.removeprefix("--"): int(value) for name, value in zip(BUDGET[::2], BUDGET[1::2])}
     yardstick = Yardstick([JudgeSpace(), PhotoSpace()], *held_out(pathlib.Path(run) / "data", "test"))
-    found = {"count": count, "dtype": dtype, "own": {name: own[part][key] for name, (part, key, _) in TRIED.items()}, "tried": {}}
-    for name, (part, key, values) in TRIED.items():
+    found = {"count": count, "dtype": dtype, "own": own, "base": base, "tried": {}}
+    for name, (_, _, values) in TRIED.items():
         found["tried"][name] = []
-        for value in sorted({*values, own[part][key]}):
-            changed = value != own[part][key]
-            options = ("--dtype", dtype, *((f"--{name}", value) if changed else ()))
-            path = pathlib.Path(work) / (f"{name}-{value}.npz" if changed else "own.npz")
+        for value in sorted({*values, base[name]}):
+            given = dict(zip(BUDGET[::2], BUDGET[1::2])) | ({f"--{name}": str(value)} if value != base[name] else {})
+            options = ("--dtype", dtype, *(text for option in given.items() for text in option))
+            path = pathlib.Path(work) / ("base.npz" if value == base[name] else f"{name}-{value}.npz")
             pictures, labels = sample(model, path, count, 0, options)
             row = {"value": value} | yardstick.distances(pictures, labels, f"{name} {value}")
             if name in TIMED:

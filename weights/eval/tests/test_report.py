@@ -19,7 +19,7 @@ def results(tmp_path):
     found = {"sets": {"held out": figures(0.5), "rebuilt": rebuilt}, "systems": {"DisCon": [figures(1.0), figures(2.0), figures(3.0)]}, "seconds": {"DisCon": 0.125}}
     (tmp_path / "systems.json").write_text(json.dumps(found))
     rows = [{"value": v, "judge distance": v, "photo distance": 2 * v, "seconds": 0.1} for v in (1, 2, 4)]
-    (tmp_path / "settings.json").write_text(json.dumps({"own": {"rounds": 2}, "tried": {"rounds": rows}}))
+    (tmp_path / "settings.json").write_text(json.dumps({"own": {"rounds": 2}, "base": {"rounds": 8}, "tried": {"rounds": rows}}))
     tried = [{"settings": {"guidance": g, "temperature": 0.7}, "judge distance": g, "photo distance": 10} for g in (3.0, 1.5)]
     (tmp_path / "tuning.json").write_text(json.dumps({"ours": {"tried": tried, "best": tried[1]["settings"]}}))
     part = {"part": "rar", "parameters": 1_250_000, "steps": 4000, "batch": 8, "TFLOP": 12.4}
