@@ -17,7 +17,7 @@ use crate::request::{Settings, Start, classes_and_seeds, model};
 use crate::sized;
 use crate::status::{Failure, Result, Status, free, get, give, guard, slice_mut};
 use discon::plan::Stage as At;
-use discon::{Background, Canceller, Error, Image, Model, Outputs, Session};
+use discon::{Background, Canceller, Error, Model, Outputs, Session};
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
