@@ -15,7 +15,7 @@ pub struct OpenOptions {
     /// What products are computed in, as [`Model::open_as`] has it; without, what the folder was packed for, else f32.
     pub precision: Option<Precision>,
     /// Bytes of weights that the model may have of its own ([`WeightMemory::own`]); what lies in mapped files or in the
-    /// caller's memory is not counted. A copy that would pass it is an [`Error::Memory`], and nothing stays.
+    /// caller's memory is not counted. A copy that would pass it is an [`Error::Memory`](crate::Error::Memory), and nothing stays.
     /// Without a limit it is what the system has left, if it says so (Linux: `MemAvailable`).
     pub memory_limit: Option<u64>,
 }
@@ -23,7 +23,7 @@ pub struct OpenOptions {
 /// How a session is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Bytes that the session may take, [`SessionMemory::bytes`]: more is an [`Error::Memory`] before
+    /// Bytes that the session may take, [`SessionMemory::bytes`]: more is an [`Error::Memory`](crate::Error::Memory) before
     /// any is allocated. Without a limit, what it takes of the host may not be more than the system has left, if it
     /// says so (Linux: `MemAvailable`, which knows nothing of limits of a container): Linux gives out more than it has, and
     /// ends processes afterwards. [`u64::MAX`] leaves it to the system, but for the plan, which has to fit into what is left in
