@@ -9,7 +9,7 @@ from discon_train.errors import TrainError
 
 from .features import HERE, JUDGE
 from .sets import ROOT
-from .tuning import GRIDS
+from .tuning import TRIES
 
 RESULTS = HERE / "results"
 
@@ -28,10 +28,11 @@ def parser():
     dtype = dict(default="bf16", choices=("f32", "bf16", "q8"), help="precision of the products")
     c = command("tune", "try settings of sampling for one system: writes results/tuning.json")
     c.add_argument("--model", type=pathlib.Path, default=HERE.parent / "avatars-64")
-    c.add_argument("--system", required=True, choices=tuple(GRIDS))
+    c.add_argument("--system", required=True, choices=tuple(TRIES))
     c.add_argument("--count", type=int, default=1600, help="pictures of one choice of settings")
     c.add_argument("--dtype", **dtype)
     c.add_argument("--work", type=pathlib.Path, required=True)
+    c.add_argument("--fresh", action="store_true", help="try all anew, also what results/tuning.json has of the same model and settings")
     c = command("systems", "compare the systems: writes results/systems.json")
     c.add_argument("--discon", type=pathlib.Path, default=HERE.parent / "avatars-64", help="model folder")
     c.add_argument("--continuous", type=pathlib.Path, help="model folder of the rival of continuous tokens alone; without it the figures stay that the results have of it")
@@ -94,7 +95,7 @@ def main(argv=None):
             write("systems", systems(*given, kept("tuning"), args.dtype, {} if args.fresh else kept("systems"), ROOT / "docs/images"))
         elif args.command == "tune":
             from .tuning import tune
-            found = tune(args.run, args.model, args.system, args.count, args.work, args.dtype)
+            found = tune(args.run, args.model, args.system, args.count, args.work, args.dtype, {} if args.fresh else kept("tuning").get(args.system, {}))
             # Read now, so that what another process has found meanwhile is kept.
             write("tuning", kept("tuning") | {args.system: found})
         else:

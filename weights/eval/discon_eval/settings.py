@@ -4,18 +4,18 @@ import pathlib
 from discon_train.data import read_json
 
 from .features import JudgeSpace, PhotoSpace
+from .identity import SAMPLING
 from .judging import Yardstick
 from .sets import held_out, sample, seconds_a_picture
 from .tuning import BUDGET
 
-# Settings that are tried, as `discon sample` and the model's `sampling` name them.
 TRIED = {
-    "rounds": ("discon", "ar_steps", (1, 2, 4, 8, 16)),
-    "steps": ("discon", "diffusion_steps", (5, 10, 25, 50)),
-    "guidance": ("discon", "guidance", (1.0, 2.0, 3.0, 4.5)),
-    "temperature": ("discon", "temperature", (0.5, 0.7, 0.85, 1.0)),
-    "discrete-guidance": ("rar", "guidance", (1.0, 2.0, 3.0)),
-    "discrete-temperature": ("rar", "temperature", (0.8, 0.9, 1.0)),
+    "rounds": (1, 2, 4, 8, 16),
+    "steps": (5, 10, 25, 50),
+    "guidance": (1.0, 2.0, 3.0, 4.5),
+    "temperature": (0.5, 0.7, 0.85, 1.0),
+    "discrete-guidance": (1.0, 1.5, 2.0, 3.0),
+    "discrete-temperature": (0.7, 0.8, 0.9, 1.0),
 }
 # Those that change how long a picture takes.
 TIMED = ("rounds", "steps")
@@ -25,11 +25,11 @@ def settings(run, model, count, work, dtype):
     """{"own": {setting: the model's}, "base": {setting: what it is while another is changed}, "tried": {setting: [{"value", "seconds", figures}]}}.
     Rounds and steps are those of the comparison of systems, the others the model's own."""
     sampling = read_json(pathlib.Path(model) / "discon.json")["sampling"]
-    own = {name: sampling[part][key] for name, (part, key, _) in TRIED.items()}
+    own = {name: sampling[part][key] for name, (part, key) in SAMPLING.items()}
     base = own | {name.removeprefix("--"): int(value) for name, value in zip(BUDGET[::2], BUDGET[1::2])}
     yardstick = Yardstick([JudgeSpace(), PhotoSpace()], *held_out(pathlib.Path(run) / "data", "test"))
     found = {"count": count, "dtype": dtype, "own": own, "base": base, "tried": {}}
-    for name, (_, _, values) in TRIED.items():
+    for name, values in TRIED.items():
         found["tried"][name] = []
         for value in sorted({*values, base[name]}):
             given = dict(zip(BUDGET[::2], BUDGET[1::2])) | ({f"--{name}": str(value)} if value != base[name] else {})

@@ -1,21 +1,19 @@
 """The paper's claim: discrete tokens as conditions beside discrete tokens as result and continuous tokens alone."""
 import functools
-import hashlib
-import json
 import pathlib
 
 import torch
 
-from discon_train.data import Images, read_json
+from discon_train.data import Images
 from discon_train.folder import load
 from discon_train.grids import sheet
 from discon_train.sample import rebuild
 
-from .features import JUDGE, JudgeSpace, PhotoSpace
+from . import identity
+from .features import JudgeSpace, PhotoSpace
 from .judging import Yardstick, rebuilt
 from .sets import held_out, sample, seconds_a_picture
-from .settings import TRIED
-from .tuning import GRIDS, as_options
+from .tuning import TRIES, as_options
 
 SEED_STEP = 1_000_000
 # Pictures of a class on a sheet.
@@ -24,31 +22,6 @@ LOOK = 4
 RIVALS = ("continuous only", "without codes")
 # The autoencoder that a system's pictures come out of.
 THROUGH = {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE"}
-
-
-def identity(paths):
-    """Of files: equal for equal names and contents."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as f:
-            digest.update(path.name.encode() + hashlib.file_digest(f, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def identity_of_model(folder):
-    """Of its weights and its config, but for how it is sampled."""
-    folder = pathlib.Path(folder)
-    config = {key: value for key, value in read_json(folder / "discon.json").items() if key != "sampling"}
-    text = json.dumps(config, sort_keys=True).encode()
-    return hashlib.sha256(text + identity(sorted(folder.glob("*.safetensors"))).encode()).hexdigest()[:16]
-
-
-def own_sampling(folder, options):
-    """The model's own settings of sampling, without those that the options give and, of discrete tokens alone, those of stage 2."""
-    own = read_json(pathlib.Path(folder) / "discon.json").get("sampling", {})
-    given = {(part, key) for name, (part, key, _) in TRIED.items() if f"--{name}" in options}
-    used = ("rar",) if "discrete" in options else ("rar", "discon")
-    return {part: {key: value for key, value in own.get(part, {}).items() if (part, key) not in given} for part in used}
 
 
 def of_sets(yardstick, photo, nets, data, count):
@@ -90,7 +63,7 @@ def systems(run, discon, rivals, count, seeds, work, tuned, dtype, earlier, look
         vq, vae = rebuild(nets, real.float() / 127.5 - 1)
         return Yardstick([JudgeSpace(), photo], real, labels, train=held_out(data, "train")[0], rebuilt={"VQ": vq, "VAE": vae}), photo, nets
 
-    found = {"count": count, "dtype": dtype, "yardstick": identity([JUDGE, *sorted(data.rglob("*.npy"))]),
+    found = {"count": count, "dtype": dtype, "yardstick": identity.of_yardstick(data),
              "sets": {}, "systems": {}, "seconds": {}, "options": {}, "sampling": {}, "models": {}}
     if any(found[key] != earlier.get(key) for key in ("count", "dtype", "yardstick")):
         earlier = {}
@@ -98,17 +71,17 @@ def systems(run, discon, rivals, count, seeds, work, tuned, dtype, earlier, look
     def had(name, *keys):
         return all(earlier.get(key, {}).get(name) == found[key][name] for key in keys)
 
-    beside = identity_of_model(discon) == earlier.get("models", {}).get("DisCon")
-    for name, (what, _) in GRIDS.items():
+    beside = identity.of_model(discon) == earlier.get("models", {}).get("DisCon")
+    for name, (what, _) in TRIES.items():
         model = rivals.get(name) if name in RIVALS else discon
         if model is None:
             if beside and name in earlier["systems"]:
                 for key in ("models", "options", "sampling", "systems"):
                     found[key][name] = earlier[key][name]
             continue
-        found["models"][name] = identity_of_model(model)
+        found["models"][name] = identity.of_model(model)
         found["options"][name] = [*what, "--dtype", dtype, *(as_options(tuned[name]["best"]) if name in tuned else ())]
-        found["sampling"][name] = own_sampling(model, found["options"][name])
+        found["sampling"][name] = identity.own_sampling(model, found["options"][name])
         rows = {row["seed"]: row for row in earlier["systems"][name]} if had(name, "models", "options", "sampling") else {}
         for seed in seeds:
             if seed not in rows:

@@ -39,6 +39,6 @@ def test_one_setting_is_changed_at_a_time(monkeypatch, tmp_path):
     assert engine.asked["base"] == usual and engine.asked["guidance-2.0"] == (*usual, "--guidance", "2.0")
     assert engine.asked["rounds-2"] == ("--dtype", "bf16", "--rounds", "2", "--steps", "25")
     # The model's own value is among those tried, and what is timed are rounds and steps.
-    assert [row["value"] for row in found["tried"]["temperature"]] == sorted({*settings.TRIED["temperature"][2], 0.65})
+    assert [row["value"] for row in found["tried"]["temperature"]] == sorted({*settings.TRIED["temperature"], 0.65})
     timed = {name for name, rows in found["tried"].items() if "seconds" in rows[0]}
     assert timed == set(settings.TIMED) and len(engine.timed) == sum(len(found["tried"][name]) for name in timed)

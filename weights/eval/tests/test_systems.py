@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from discon_eval import identity
 from discon_eval import systems as module
 
 
@@ -32,7 +33,8 @@ def compare(monkeypatch, tmp_path):
     engine, turns = Engine(), itertools.count()
     stand_ins = {"Yardstick": lambda *_, **__: engine, "sample": engine.sample, "held_out": lambda *_: (torch.zeros(8), torch.zeros(8)),
                  "of_sets": lambda *_: {"held out": {"judge distance": next(turns)}}, "seconds_a_picture": lambda *_: 0.5,
-                 "rebuild": lambda *_: (torch.zeros(8), torch.zeros(8)), "load": lambda _: ({}, {}), "JUDGE": tmp_path / "judge.safetensors"}
+                 "rebuild": lambda *_: (torch.zeros(8), torch.zeros(8)), "load": lambda _: ({}, {})}
+    monkeypatch.setattr(identity, "JUDGE", tmp_path / "judge.safetensors")
     (tmp_path / "data").mkdir()
     for path in ("judge.safetensors", "data/one.npy"):
         (tmp_path / path).write_text(path)
