@@ -41,8 +41,10 @@ def of_yardstick(data):
 
 
 def own_sampling(folder, options):
-    """The model's own settings of sampling, without those that the options give and, of discrete tokens alone, those of stage 2."""
-    own = read_json(pathlib.Path(folder) / "discon.json").get("sampling", {})
+    """The model's own settings of sampling, of the stages that draw, without those that the options give."""
+    config = read_json(pathlib.Path(folder) / "discon.json")
+    own = config.get("sampling", {})
     given = {place for name, place in SAMPLING.items() if f"--{name}" in options}
-    used = ("rar",) if "discrete" in options else ("rar", "discon")
+    codes = config.get("discon", {}).get("discrete", True)
+    used = ("rar",) if "discrete" in options else ("rar", "discon") if codes else ("discon",)
     return {part: {key: value for key, value in own.get(part, {}).items() if (part, key) not in given} for part in used}

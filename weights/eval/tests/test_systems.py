@@ -108,6 +108,12 @@ def test_only_what_a_system_uses_of_the_models_own_sampling_counts(compare):
     assert compare(first)[1] == ALL
 
 
+def test_stage_1_of_a_model_without_codes_draws_nothing(compare):
+    config = {"discon": {"discrete": False}, "sampling": {"rar": {"guidance": 2}, "discon": {"clip_x0": 5}}}
+    (compare.folder / "ablation" / "discon.json").write_text(json.dumps(config))
+    assert compare({}, ablation=True)[0]["sampling"]["without codes"] == {"discon": {"clip_x0": 5}}
+
+
 @pytest.mark.parametrize("path", ["judge.safetensors", "data/one.npy"])
 def test_figures_of_another_yardstick_are_not_taken(compare, path):
     first, _ = compare({})
