@@ -15,7 +15,7 @@ COLUMNS = (
     ("Fréchet distance, photo", "photo distance", 2), ("precision", "photo precision", 3), ("recall", "photo recall", 3),
     ("class seen", "class accuracy", 3), ("nearer to training than held out", "nearer than held out", 2),
 )
-COLOURS = {"discrete only": "#ee6677", "continuous only": "#ccbb44", "without codes": "#66ccee", "DisCon": "#4477aa"}
+COLOURS = {"discrete only": "#ee6677", "continuous only": "#ccbb44", "without codes": "#66ccee", "DisCon": "#4477aa", "DisCon as shipped": "#4477aa"}
 # The distances of photo features are divided by this where both are in one chart.
 PHOTO = 500
 REBUILT = (("PSNR, dB", "PSNR", 2), ("SSIM", "SSIM", 4), ("perceptual", "perceptual", 3))

@@ -20,8 +20,10 @@ SEED_STEP = 1_000_000
 LOOK = 4
 # Systems that are models of their own: they may be left out.
 RIVALS = ("continuous only", "without codes")
+# DisCon by its own settings, rounds and steps: what a user gets who gives none.
+SHIPPED = "DisCon as shipped"
 # The autoencoder that a system's pictures come out of.
-THROUGH = {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE"}
+THROUGH = {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE", SHIPPED: "VAE"}
 
 
 def of_sets(yardstick, photo, nets, data, count):
@@ -72,7 +74,7 @@ def systems(run, discon, rivals, count, seeds, work, tuned, dtype, earlier, look
         return all(earlier.get(key, {}).get(name) == found[key][name] for key in keys)
 
     beside = identity.of_model(discon) == earlier.get("models", {}).get("DisCon")
-    for name, (what, _) in TRIES.items():
+    for name, what in ({name: what for name, (what, _) in TRIES.items()} | {SHIPPED: ()}).items():
         model = rivals.get(name) if name in RIVALS else discon
         if model is None:
             if beside and name in earlier["systems"]:
@@ -91,7 +93,7 @@ def systems(run, discon, rivals, count, seeds, work, tuned, dtype, earlier, look
                 rows[seed] = {"seed": seed} | yardstick.distances(pictures, labels, label) | yardstick.memorised(pictures, labels, label, THROUGH[name])
                 print(label, " ".join(f"{k} {v:.3f}" for k, v in rows[seed].items() if k != "seed"), flush=True)
         found["systems"][name] = [rows[seed] for seed in seeds]
-        if looks:
+        if looks and name != SHIPPED:
             look(name.replace(" ", "-"), model, len(Images(data, "test").classes), seeds[0] * SEED_STEP, work, found["options"][name], looks)
         found["seconds"][name] = seconds_a_picture(model, found["options"][name])
     found["sets"] = earlier["sets"] if had("DisCon", "models") else of_sets(*yard(), data, count)

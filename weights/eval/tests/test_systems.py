@@ -57,7 +57,8 @@ def compare(monkeypatch, tmp_path):
     return run
 
 
-ALL = ["discrete-only-1", "discrete-only-2", "DisCon-1", "DisCon-2"]
+SHIPPED = ["DisCon-as-shipped-1", "DisCon-as-shipped-2"]
+ALL = ["discrete-only-1", "discrete-only-2", "DisCon-1", "DisCon-2", *SHIPPED]
 
 
 def test_what_has_not_changed_is_not_drawn_again(compare):
@@ -68,13 +69,13 @@ def test_what_has_not_changed_is_not_drawn_again(compare):
     more, drawn = compare(first, rival=True)
     assert drawn == ["continuous-only-1", "continuous-only-2"] and more["systems"]["DisCon"] == first["systems"]["DisCon"]
     _, drawn = compare(first, seeds=(1, 2, 3))
-    assert drawn == ["discrete-only-3", "DisCon-3"]
+    assert drawn == ["discrete-only-3", "DisCon-3", "DisCon-as-shipped-3"]
 
 
 def test_a_rival_that_is_not_at_hand_keeps_its_figures_beside_the_same_model(compare):
     first, _ = compare({}, rival=True)
     again, drawn = compare(first)
-    assert drawn == [] and again["seconds"].keys() == {"discrete only", "DisCon"}
+    assert drawn == [] and again["seconds"].keys() == {"discrete only", "DisCon", "DisCon as shipped"}
     assert again | {"seconds": None} == first | {"seconds": None}
     assert "continuous only" not in compare(first, count=5)[0]["systems"]
     (compare.folder / "ours" / "discon.safetensors").write_text("trained further")
@@ -98,9 +99,9 @@ def test_only_what_a_system_uses_of_the_models_own_sampling_counts(compare):
 
     first, _ = compare({})
     own(discon={"ar_steps": 2, "diffusion_steps": 10})
-    assert compare(first)[1] == []
+    assert compare(first)[1] == SHIPPED and compare.engine.drawn[0][1] == ("--dtype", "f32")
     own(discon={"guidance": 2})
-    assert compare(first)[1] == ["DisCon-1", "DisCon-2"]
+    assert compare(first)[1] == ["DisCon-1", "DisCon-2", *SHIPPED]
     assert compare(compare({})[0], tuned={"DisCon": {"best": {"guidance": 1.5}}})[0]["sampling"]["DisCon"] == {"rar": {}, "discon": {}}
     own(rar={"guidance": 2})
     assert compare(first)[1] == ALL
@@ -119,12 +120,12 @@ def test_figures_of_another_yardstick_are_not_taken(compare, path):
     first, _ = compare({})
     (compare.folder / path).write_text("another")
     changed, drawn = compare(first, seeds=(1, 2, 3))
-    assert len(drawn) == 6 and changed["yardstick"] != first["yardstick"]
+    assert len(drawn) == 9 and changed["yardstick"] != first["yardstick"]
 
 
 def test_every_system_is_held_against_what_its_own_autoencoder_rebuilds(compare):
     found, _ = compare({}, rival=True, ablation=True)
-    assert compare.engine.through == {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE"}
+    assert compare.engine.through == {"discrete only": "VQ", "continuous only": "VAE", "without codes": "VAE", "DisCon": "VAE", "DisCon as shipped": "VAE"}
     assert len(set(found["models"].values())) == 3 and found["models"]["DisCon"] == found["models"]["discrete only"]
 
 
