@@ -1,4 +1,4 @@
-"""The paper's claim: discrete tokens as conditions beside discrete tokens as result and continuous tokens alone."""
+"""The paper's claim: discrete tokens as conditions beside discrete tokens as result and continuous tokens alone; and the model as it is shipped."""
 import functools
 import pathlib
 
