@@ -298,6 +298,21 @@ fn killed_at_any_time_it_goes_on_to_the_same_bytes() {
         assert!(kills >= 2, "{target:?} was done before it could be killed");
     }
     same(&dir, &whole);
+
+    // As soon as there is anything in the folder.
+    let made = dir.path().join("made");
+    for _ in 0..20 {
+        fs::remove_dir_all(&made).unwrap();
+        let mut child = command(&dir, &[&args[..], &["--out", "made"]].concat()).stdout(Stdio::null()).spawn().unwrap();
+        while !fs::read_dir(&made).is_ok_and(|mut entries| entries.next().is_some()) {
+            assert_eq!(child.try_wait().unwrap(), None);
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    done(&dir, &[&args[..], &["--out", "made"]].concat());
+    same(&dir, &whole);
 }
 
 /// Ctrl-C keeps what is there.

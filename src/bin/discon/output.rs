@@ -44,7 +44,7 @@ pub(crate) fn bar(quiet: bool) -> ProgressBar {
 pub(crate) const HIDDEN: &str = ".discon-";
 
 /// A file beside `path`, to get its name when it is whole; dropped before, it leaves nothing.
-pub(crate) fn unnamed(path: &Path) -> Result<NamedTempFile> {
+fn unnamed(path: &Path) -> Result<NamedTempFile> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(HIDDEN).suffix(".partial");

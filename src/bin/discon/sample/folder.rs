@@ -3,9 +3,9 @@
 //! A file is whole when it gets its name, so what is there need not be made again. Shards share a folder: each writes under a
 //! name of its own before.
 
-use super::held;
+use super::held::{self, Unfinished};
 use super::task::Task;
-use crate::output::{HIDDEN, encode, scaled, unnamed};
+use crate::output::{HIDDEN, encode, scaled};
 use discon::{Error, Image, Result};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -32,11 +32,17 @@ impl Folder {
     /// A folder that is new, or empty, or of that task; `names` are those of all classes.
     pub(super) fn open(dir: &Path, task: &Task, names: Vec<String>) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-        begin(dir, &task.whole())?;
+        let whole = task.whole();
+        // Nothing is left in a folder of something else.
+        begun(dir, &whole)?;
         let shard = task.shard.map_or("all".to_owned(), |shard| format!("{}-of-{}", shard.number, shard.of));
         let own = |ending: &str| dir.join(format!("{HIDDEN}{shard}{ending}"));
         let (lock, partial) = (own(".lock"), own(".partial"));
         let held = held::open(&lock)?;
+        if let Err(e) = begin(dir, &whole, &partial) {
+            let _ = fs::remove_file(&lock);
+            return Err(e);
+        }
         Ok(Self { dir: dir.to_owned(), names, size: task.size, task: task.clone(), lock, partial, _held: held })
     }
 
@@ -73,17 +79,24 @@ impl Folder {
     }
 }
 
-/// Writes the task into a folder, or finds it there. Several processes may do so at once. An empty file is none: a machine that
-/// went down may leave it.
-fn begin(dir: &Path, task: &Task) -> Result<()> {
-    let (path, begin) = (dir.join(TASK_FILE), format!("{}\n", task.text()?));
+/// What of a task is in a folder.
+enum Begun {
+    No,
+    /// A file without a word, as a machine that went down may leave it.
+    Empty,
+    Yes,
+}
+
+/// Whether a folder is that of a task, or may become it.
+fn begun(dir: &Path, task: &Task) -> Result<Begun> {
+    let path = dir.join(TASK_FILE);
     loop {
         let there = match fs::read(&path) {
             Ok(text) if text.is_empty() => true,
             Ok(text) => {
                 let expected = "the task of a folder that `discon sample` began";
                 let foreign = || Error::input(path.display().to_string(), expected, "something else");
-                return task.check(&Task::read(&text).ok_or_else(foreign)?, &path);
+                return task.check(&Task::read(&text).ok_or_else(foreign)?, &path).map(|()| Begun::Yes);
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
             Err(e) => return Err(Error::io(path, e)),
@@ -98,20 +111,29 @@ fn begin(dir: &Path, task: &Task) -> Result<()> {
                 let expected = "a new or empty folder, or one that `discon sample` began";
                 return Err(Error::input(dir.display().to_string(), expected, format!("`{}`", name.display())));
             }
-            None => {}
+            None if there => return Ok(Begun::Empty),
+            None => return Ok(Begun::No),
         }
-        if there {
-            held::fill_if_empty(&held::open(&path)?, begin.as_bytes(), &path)?;
-            continue;
-        }
-        let failed = |e: io::Error| Error::io(&path, e);
-        let mut file = unnamed(&path)?;
-        // On the disk before it has its name.
-        file.write_all(begin.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        match file.persist_noclobber(&path) {
-            Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e.error)),
-            // Whoever wrote it, it is there now.
-            _ => {}
+    }
+}
+
+/// Writes the task into a folder, by the name `partial` of this process until it is whole, or finds it there. Several processes may
+/// do so at once.
+fn begin(dir: &Path, task: &Task, partial: &Path) -> Result<()> {
+    let (path, text) = (dir.join(TASK_FILE), format!("{}\n", task.text()?));
+    loop {
+        match begun(dir, task)? {
+            Begun::Yes => return Ok(()),
+            Begun::Empty => held::fill_if_empty(&held::open(&path)?, text.as_bytes(), &path)?,
+            Begun::No => {
+                let (unfinished, mut file) = Unfinished::create(&path, partial.to_owned())?;
+                file.write_all(text.as_bytes()).map_err(|e| Error::io(&path, e))?;
+                match unfinished.finish(&file) {
+                    Err(e) if !path.exists() => return Err(e),
+                    // Whoever wrote it, it is there now.
+                    _ => {}
+                }
+            }
         }
     }
 }
