@@ -9,7 +9,9 @@ use super::{Image, Known, Outputs, Session, Start};
 use crate::error::{Error, Result};
 use crate::plan::{Builder, Plan};
 use crate::sampling::{self, Order};
+use crate::tensor::collected;
 use crate::weights::VAE_FILE;
+use std::borrow::Cow;
 
 /// What a picture becomes for the networks.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +79,7 @@ impl Model {
     /// Makes a session for an edit and begins it, one picture for each class and seed of the request. What is left is
     /// [`Session::step`] or [`Session::run`]; then [`Session::images`] has the pictures, put together already.
     pub fn edit(&self, device: impl Into<Device>, edit: &Edit, request: &Request) -> Result<Session> {
-        self.begun(device, request, &Start::of(edit.clone()))
+        self.begun(device, request, &Start { order: edit.order(), ..Start::default() }, Some(edit))
     }
 
     /// [`Edit::Inpaint`] from one call.
@@ -88,7 +90,7 @@ impl Model {
         mask: &[bool],
         request: &Request,
     ) -> Result<Vec<Image>> {
-        let edit = Edit::Inpaint { image: image.clone(), mask: mask.to_vec() };
+        let edit = Edit::Inpaint { image: image.copied()?, mask: copied(mask)? };
         finish(self.edit(device, &edit, request)?)
     }
 
@@ -100,7 +102,7 @@ impl Model {
         (left, top): (usize, usize),
         request: &Request,
     ) -> Result<Vec<Image>> {
-        finish(self.edit(device, &Edit::Outpaint { image: image.clone(), left, top }, request)?)
+        finish(self.edit(device, &Edit::Outpaint { image: image.copied()?, left, top }, request)?)
     }
 
     /// [`Edit::Redraw`] from one call.
@@ -111,7 +113,7 @@ impl Model {
         share: f64,
         request: &Request,
     ) -> Result<Vec<Image>> {
-        finish(self.edit(device, &Edit::Redraw { image: image.clone(), share }, request)?)
+        finish(self.edit(device, &Edit::Redraw { image: image.copied()?, share }, request)?)
     }
 
     /// [`Edit::Variations`] from one call.
@@ -127,15 +129,19 @@ impl Model {
 
     /// The images of a request of which more is given than classes and seeds, from one call.
     pub fn generate_with(&self, device: impl Into<Device>, request: &Request, start: &Start) -> Result<Vec<Image>> {
-        finish(self.begun(device, request, start)?)
+        finish(self.begun(device, request, start, start.edit.as_ref())?)
     }
 
     /// What a session must be made for to begin with `start`: [`Outputs::IMAGE`], and the known places, the encoding and
     /// the classes of a mix that it asks for.
     pub fn outputs_for(&self, start: &Start) -> Result<Outputs> {
+        self.outputs_with(start, start.edit.as_ref())
+    }
+
+    fn outputs_with(&self, start: &Start, edit: Option<&Edit>) -> Result<Outputs> {
         let mix = start.mixes.iter().map(Vec::len).max().unwrap_or(1).max(1);
         let known = |known: &Known| known.places.iter().filter(|known| **known).count();
-        let (known_places, encodes) = match &start.edit {
+        let (known_places, encodes) = match edit {
             None => (start.known.first().map_or(0, known), false),
             Some(edit) => {
                 let known = edit.known_places(self)?;
@@ -145,10 +151,17 @@ impl Model {
         Ok(Outputs { known_places, encodes, mix, ..Outputs::IMAGE })
     }
 
-    fn begun(&self, device: impl Into<Device>, request: &Request, start: &Start) -> Result<Session> {
-        let outputs = self.outputs_for(start)?;
+    /// A session for `start`, begun with it; `edit` counts for its own.
+    fn begun(
+        &self,
+        device: impl Into<Device>,
+        request: &Request,
+        start: &Start,
+        edit: Option<&Edit>,
+    ) -> Result<Session> {
+        let outputs = self.outputs_with(start, edit)?;
         let mut session = self.session(device, request.classes.len(), &request.settings, outputs)?;
-        session.begin_with(&request.classes, &request.seeds, start)?;
+        session.begin_edit(&request.classes, &request.seeds, start, edit)?;
         Ok(session)
     }
 
@@ -226,17 +239,17 @@ pub enum Edit {
     },
 }
 
-/// An edit of a batch, taken apart.
+/// What is given of a batch, taken apart.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Given {
-    /// The picture to encode, of the model's size.
-    pub(super) picture: Option<Image>,
+pub(super) struct Given<'a> {
+    /// The picture of an edit, of the model's size. It is encoded if any of its tokens are `known`.
+    picture: Option<Cow<'a, Image>>,
+    /// Where the picture's pixels do not stay.
+    mask: Option<Cow<'a, [bool]>>,
     /// By image and place whether the token is the picture's; none where all are drawn.
     pub(super) known: Vec<Vec<bool>>,
     /// By image and place.
-    pub(super) codes: Vec<Vec<Option<u32>>>,
-    /// The picture whose pixels stay where the mask is false.
-    pub(super) kept: Option<(Image, Vec<bool>)>,
+    pub(super) codes: Cow<'a, [Vec<Option<u32>>]>,
 }
 
 impl Edit {
@@ -254,17 +267,16 @@ impl Edit {
     }
 
     /// What it gives of images with these seeds.
-    pub(super) fn given(&self, model: &Model, seeds: &[u64]) -> Result<Given> {
+    pub(super) fn given(&self, model: &Model, seeds: &[u64]) -> Result<Given<'_>> {
         let places = model.places()?;
         match self {
             Self::Inpaint { image, mask } => {
                 model.check_size(image)?;
-                let known = unmasked(model, mask)?;
-                Ok(Given { kept: Some((image.clone(), mask.clone())), ..Given::of(image, vec![known; seeds.len()]) })
+                Given::masked(model, Cow::Borrowed(image), Cow::Borrowed(mask), seeds)
             }
             Self::Outpaint { image, left, top } => {
                 let (image, mask) = around(model.image_size(), image, *left, *top)?;
-                Self::Inpaint { image, mask }.given(model, seeds)
+                Given::masked(model, Cow::Owned(image), Cow::Owned(mask), seeds)
             }
             Self::Redraw { image, share } => {
                 model.check_size(image)?;
@@ -274,7 +286,7 @@ impl Edit {
                     chosen(seed, places, count).for_each(|place| known[place] = false);
                     known
                 };
-                Ok(Given::of(image, seeds.iter().map(known).collect()))
+                Ok(Given::of(Cow::Borrowed(image), seeds.iter().map(known).collect()))
             }
             Self::Variations { codes, share } => {
                 if codes.len() != places {
@@ -292,14 +304,48 @@ impl Edit {
     }
 }
 
-impl Given {
-    /// Tokens of `image` in the places that are known, if there are any.
-    fn of(image: &Image, known: Vec<Vec<bool>>) -> Self {
-        match known.iter().flatten().any(|known| *known) {
-            true => Self { picture: Some(image.clone()), known, ..Self::default() },
-            false => Self::default(),
-        }
+impl<'a> Given<'a> {
+    /// Codes and no picture.
+    pub(super) fn codes(codes: &'a [Vec<Option<u32>>]) -> Self {
+        Self { codes: Cow::Borrowed(codes), ..Self::default() }
     }
+
+    /// Tokens of `image` in the places that are known, if there are any.
+    fn of(image: Cow<'a, Image>, mut known: Vec<Vec<bool>>) -> Self {
+        if !known.iter().flatten().any(|known| *known) {
+            known.clear();
+        }
+        Self { picture: Some(image), known, ..Self::default() }
+    }
+
+    /// Tokens of `image` in the places that no masked pixel touches, and its pixels outside of the mask.
+    fn masked(model: &Model, image: Cow<'a, Image>, mask: Cow<'a, [bool]>, seeds: &[u64]) -> Result<Self> {
+        let known = vec![unmasked(model, &mask)?; seeds.len()];
+        Ok(Self { mask: Some(mask), ..Self::of(image, known) })
+    }
+
+    /// The picture to encode.
+    pub(super) fn encoded(&self) -> Option<&Image> {
+        self.picture.as_deref().filter(|_| !self.known.is_empty())
+    }
+
+    /// The picture whose pixels stay where the mask is false, to be kept.
+    pub(super) fn kept(self) -> Result<Option<(Image, Vec<bool>)>> {
+        let (Some(picture), Some(mask)) = (self.picture, self.mask) else { return Ok(None) };
+        let picture = match picture {
+            Cow::Borrowed(picture) => picture.copied()?,
+            Cow::Owned(picture) => picture,
+        };
+        let mask = match mask {
+            Cow::Borrowed(mask) => copied(mask)?,
+            Cow::Owned(mask) => mask,
+        };
+        Ok(Some((picture, mask)))
+    }
+}
+
+fn copied(mask: &[bool]) -> Result<Vec<bool>> {
+    collected("a mask", mask.len(), mask.iter().copied())
 }
 
 /// The places that no masked pixel touches.
@@ -330,14 +376,18 @@ fn around(size: usize, image: &Image, left: usize, top: usize) -> Result<(Image,
         return Err(Error::input("image", expected, "one of that size"));
     }
     // What is not known shows the nearest known pixel, so that the patches on the border encode to something near.
-    let (mut rgb, mut mask) = (Vec::with_capacity(size * size * 3), Vec::with_capacity(size * size));
     let inside = |at: usize, first: usize, len: usize| at.clamp(first, first + len - 1) - first;
-    for (y, x) in (0..size * size).map(|pixel| (pixel / size, pixel % size)) {
-        let (line, column) = (inside(y, top, image.height()), inside(x, left, image.width()));
-        rgb.extend_from_slice(&image.rgb()[(line * image.width() + column) * 3..][..3]);
-        mask.push(line + top != y || column + left != x);
-    }
-    Ok((Image::new(size, size, rgb)?, mask))
+    let nearest = |pixel: usize| (inside(pixel / size, top, image.height()), inside(pixel % size, left, image.width()));
+    let colour = |pixel: usize| {
+        let (line, column) = nearest(pixel);
+        image.rgb()[(line * image.width() + column) * 3..][..3].iter().copied()
+    };
+    let masked = |pixel: usize| {
+        let (line, column) = nearest(pixel);
+        (line + top, column + left) != (pixel / size, pixel % size)
+    };
+    let rgb = collected("a picture", size * size * 3, (0..size * size).flat_map(colour))?;
+    Ok((Image::new(size, size, rgb)?, collected("a mask", size * size, (0..size * size).map(masked))?))
 }
 
 /// So many of the places, chosen by the seed.

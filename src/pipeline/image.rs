@@ -37,6 +37,11 @@ impl Image {
         &self.rgb
     }
 
+    /// A copy; unlike `clone` an error where there is no memory for it.
+    pub(super) fn copied(&self) -> Result<Self> {
+        Ok(Self { rgb: collected("a picture", self.rgb.len(), self.rgb.iter().copied())?, ..*self })
+    }
+
     /// Peak signal-to-noise ratio against a picture of the same size, in dB; infinite for the same picture.
     pub fn psnr(&self, other: &Self) -> Result<f64> {
         if (self.width, self.height) != (other.width, other.height) {

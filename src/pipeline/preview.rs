@@ -7,6 +7,7 @@ use super::progress::{Pace, progress};
 use super::{Image, Progress, Session};
 use crate::error::{Error, Result};
 use crate::plan::{Builder, Cursor, Plan, Stage, View};
+use crate::tensor::collected;
 use crate::weights::VAE_FILE;
 use std::time::{Duration, Instant};
 
@@ -99,21 +100,18 @@ impl Session {
         let slots = self.program.tokens(&self.executor)?;
         let Some(previewer) = &mut self.previewer else { return Ok(()) };
         let width = previewer.compiled.tokens.cols();
-        let mut tokens = Vec::with_capacity(slots.len());
         let image = self.program.places * width;
-        for (i, (slots, order)) in slots.chunks(image).zip(&self.orders).enumerate() {
-            match &coarse {
-                None => {
-                    let token = |slot: usize| &slots[slot * width..(slot + 1) * width];
-                    nearest(order, first, side).into_iter().for_each(|slot| tokens.extend_from_slice(token(slot)));
-                }
-                Some(coarse) => {
-                    tokens.extend_from_slice(&coarse[i * image..(i + 1) * image]);
-                    for (slot, &place) in order.iter().enumerate().skip(first) {
-                        let to = i * image + place as usize * width;
-                        tokens[to..to + width].copy_from_slice(&slots[slot * width..(slot + 1) * width]);
-                    }
-                }
+        let is_coarse = coarse.is_some();
+        let zeros = || collected("the tokens of a preview", slots.len(), slots.iter().map(|_| 0.0));
+        let mut tokens = coarse.map_or_else(zeros, Ok)?;
+        for ((tokens, slots), order) in tokens.chunks_mut(image).zip(slots.chunks(image)).zip(&self.orders) {
+            let mut put = |place: usize, slot: usize| {
+                tokens[place * width..][..width].copy_from_slice(&slots[slot * width..][..width]);
+            };
+            if is_coarse {
+                order.iter().enumerate().skip(first).for_each(|(slot, &place)| put(place as usize, slot));
+            } else {
+                nearest(order, first, side).into_iter().enumerate().for_each(|(place, slot)| put(place, slot));
             }
         }
         previewer.executor.write(previewer.compiled.tokens, &tokens)?;

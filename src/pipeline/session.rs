@@ -6,7 +6,7 @@ use super::model::Model;
 use super::preview::Previewer;
 use super::program::Program;
 use super::progress::{Pace, progress};
-use super::{Device, Executor, Image, Known, Outputs, Progress, Settings, Start};
+use super::{Device, Edit, Executor, Image, Known, Outputs, Progress, Settings, Start};
 use crate::error::{Error, Result};
 use crate::plan::{Cursor, Plan, Profile, Stage, View};
 use crate::tensor::{Mat, collected};
@@ -110,17 +110,28 @@ impl Session {
 
     /// Starts a batch of which something is given beside classes and seeds.
     pub fn begin_with(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
-        self.try_begin_with(classes, seeds, start).inspect_err(refused)
+        self.begin_edit(classes, seeds, start, start.edit.as_ref())
     }
 
-    fn try_begin_with(&mut self, classes: &[usize], seeds: &[u64], start: &Start) -> Result<()> {
+    /// Starts a batch of which something is given; `edit` counts for its own.
+    pub(super) fn begin_edit(
+        &mut self,
+        classes: &[usize],
+        seeds: &[u64],
+        start: &Start,
+        edit: Option<&Edit>,
+    ) -> Result<()> {
+        self.try_begin_edit(classes, seeds, start, edit).inspect_err(refused)
+    }
+
+    fn try_begin_edit(&mut self, classes: &[usize], seeds: &[u64], start: &Start, edit: Option<&Edit>) -> Result<()> {
         if self.program.takes_codes() && start.codes.is_empty() {
             return Err(Error::input("request", "codes too, as `given_codes` says", "classes and seeds only"));
         }
         self.check(classes, seeds)?;
         self.check_mixes(&start.mixes)?;
-        let given = match &start.edit {
-            None => Given { codes: start.codes.clone(), ..Given::default() },
+        let given = match edit {
+            None => Given::codes(&start.codes),
             Some(_) if !start.codes.is_empty() || !start.known.is_empty() => {
                 return Err(Error::input("request", "an edit, or codes and known places", "both"));
             }
@@ -156,7 +167,7 @@ impl Session {
         self.begin_with(classes, seeds, &Start { codes, ..Start::default() })
     }
 
-    fn start(&mut self, classes: &[usize], seeds: &[u64], start: &Start, given: Given) -> Result<()> {
+    fn start(&mut self, classes: &[usize], seeds: &[u64], start: &Start, given: Given<'_>) -> Result<()> {
         self.begun = false;
         let Self { program, executor, model, .. } = self;
         let (places, width) = (program.places, program.known().map_or(0, |(_, width)| width));
@@ -171,15 +182,17 @@ impl Session {
         };
         let orders = seeds.iter().enumerate().map(|(i, &seed)| start.order.slots(seed, places.isqrt(), known(i)));
         self.orders = orders.collect();
-        program.fill(executor, model.networks(), &classes, seeds, &self.orders.concat())?;
+        let words = seeds.len() * places;
+        let orders = collected("the orders", words, self.orders.iter().flatten().copied())?;
+        program.fill(executor, model.networks(), &classes, seeds, &orders)?;
         if !start.known.is_empty() {
-            let token = |(known, place): (&Known, &i32)| {
-                let (place, zeros) = (*place as usize, vec![0.0; width]);
-                if known.places[place] { known.tokens[place * width..][..width].to_vec() } else { zeros }
+            let number = |known: &Known, place: usize, i: usize| {
+                if known.places[place] { known.tokens[place * width + i] } else { 0.0 }
             };
-            let slots =
-                start.known.iter().zip(&self.orders).flat_map(|(known, order)| order.iter().map(move |p| (known, p)));
-            program.fill_tokens(executor, &slots.flat_map(token).collect::<Vec<f32>>())?;
+            let slots = start.known.iter().zip(&self.orders);
+            let slots = slots.flat_map(|(known, order)| order.iter().map(move |&place| (known, place as usize)));
+            let numbers = slots.flat_map(|(known, place)| (0..width).map(move |i| number(known, place, i)));
+            program.fill_tokens(executor, &collected("the known tokens", words * width, numbers)?)?;
         }
         if program.takes_codes() {
             program.fill_codes(executor, given.codes.iter().flatten().flatten())?;
@@ -195,10 +208,10 @@ impl Session {
             let mixes: Vec<_> = classes.iter().enumerate().map(mix).collect();
             program.fill_mixes(executor, model.networks(), &mixes)?;
         }
-        if let Some(picture) = &given.picture {
+        if let Some(picture) = given.encoded() {
             program.fill_picture(executor, picture, &given.known, seeds)?;
         }
-        self.kept = given.kept;
+        self.kept = given.kept()?;
         self.previewer.iter_mut().for_each(Previewer::forget);
         self.cursor = self.executor.start(&self.program.plan)?;
         self.pace = Pace::from(self.cursor.done);

@@ -123,7 +123,7 @@ impl Session {
     /// Refuses an edit in a session that was not made for it, and the other way round.
     pub(super) fn check_encoded(&self, given: &Given) -> Result<()> {
         let says = |encodes| if encodes { "an edit with known places of a picture" } else { "no picture to encode" };
-        let (expected, found) = (self.program.encodes(), given.picture.is_some());
+        let (expected, found) = (self.program.encodes(), given.encoded().is_some());
         if expected != found {
             return Err(Error::input("request", format!("{}, as `encodes` says", says(expected)), says(found)));
         }
