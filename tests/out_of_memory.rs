@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Bytes from which on a block counts: what grows with the picture and with the batch. Names, messages, and lists of a thing for an
 /// image or for a place of one are smaller; a system that has no room for those has none for the process either.
-const LARGE: usize = 4 << 10;
-const BATCH: usize = 16;
+const LARGE: usize = 1 << 10;
+const BATCH: usize = 4;
 const NEVER: usize = usize::MAX;
 
 /// The system's allocator, which refuses one large block.
@@ -82,7 +82,7 @@ fn pictures(session: &mut Session) -> Vec<Image> {
 #[test]
 fn where_memory_ends_a_request_fails_and_the_next_one_works() {
     let model = Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/avatars-64")).unwrap();
-    let (cpu, size, places) = (Cpu::new(1).unwrap(), model.image_size(), model.places().unwrap());
+    let (cpu, size, places) = (Cpu::new(2).unwrap(), model.image_size(), model.places().unwrap());
     let settings = Settings { rounds: 1, steps: 1, ..model.settings() };
     let (classes, seeds): (Vec<usize>, Vec<u64>) = (0..BATCH).map(|i| (i, i as u64)).unzip();
 
