@@ -9,15 +9,39 @@ from .precision import multiplies_halves
 @torch.no_grad()
 def orthogonal(m, rounds=5):
     """[..., R, C] -> matrices with the same singular vectors and singular values near 1 (Newton-Schulz, quintic)."""
-    x = m.bfloat16() if multiplies_halves(m.device) else m.float()
+    halves = multiplies_halves(m.device)
+    x = m.bfloat16() if halves else m.float()
     flip = x.shape[-2] > x.shape[-1]
     if flip:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(rounds):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    # The square products lose small singular values to bfloat16.
+    x = widely(x, rounds) if halves or 2 * x.shape[-1] < 3 * x.shape[-2] else squarely(x, rounds)
     return (x.mT if flip else x).to(m.dtype)
+
+
+def factor(a):
+    """What a round multiplies x with, but for x itself: a is x x^T."""
+    return -4.7750 * a + 2.0315 * a @ a
+
+
+def widely(x, rounds):
+    for _ in range(rounds):
+        x = 3.4445 * x + factor(x @ x.mT) @ x
+    return x
+
+
+def squarely(x, rounds):
+    """The same for wide x in fewer products: all factors p of the rounds commute with x x^T, so that p (x x^T) p is that of the next round, and only
+    their product is multiplied with x."""
+    a, product = x @ x.mT, None
+    for i in range(rounds):
+        p = factor(a)
+        p.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+        product = p if product is None else p @ product
+        if i + 1 < rounds:
+            a = p @ a @ p
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):

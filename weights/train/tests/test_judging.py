@@ -7,7 +7,7 @@ from discon_train import judge, loop, precision
 from discon_train.errors import TrainError
 from discon_train.grids import sheet
 from discon_train.judge import frechet
-from discon_train.muon import Muon, orthogonal
+from discon_train.muon import Muon, orthogonal, squarely, widely
 
 
 @pytest.mark.parametrize("has_bf16", (True, False))
@@ -16,6 +16,15 @@ def test_orthogonal_has_singular_values_near_one(monkeypatch, has_bf16):
     for shape in ((32, 64), (64, 32), (48, 48), (3, 48, 48), (2, 64, 32)):
         s = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
         assert 0.3 < s.min() and s.max() < 1.4
+
+
+def test_square_products_give_what_wide_ones_do():
+    """To .001 also where singular values are far apart, as those of momenta are; the rounds leave them from .7 to 1.2 anyway."""
+    gen = torch.Generator().manual_seed(5)
+    for shape in ((24, 40), (16, 16), (2, 8, 200)):
+        x = torch.randn(shape, generator=gen) @ torch.diag(torch.logspace(0, -4, shape[-1]))
+        x /= x.norm(dim=(-2, -1), keepdim=True)
+        assert (squarely(x, 5) - widely(x, 5)).abs().max() < 1e-3
 
 
 def test_muon_fits_a_matrix_and_a_kernel():
