@@ -12,7 +12,7 @@ from discon_train.muon import Muon, orthogonal, squarely, widely
 
 @pytest.mark.parametrize("has_bf16", (True, False))
 def test_orthogonal_has_singular_values_near_one(monkeypatch, has_bf16):
-    monkeypatch.setattr(precision, "HAS_BF16", has_bf16)
+    monkeypatch.setattr(precision, "processor_multiplies_halves", lambda: has_bf16)
     for shape in ((32, 64), (64, 32), (48, 48), (3, 48, 48), (2, 64, 32)):
         s = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
         assert 0.3 < s.min() and s.max() < 1.4
@@ -42,7 +42,24 @@ def test_muon_fits_a_matrix_and_a_kernel():
 def test_matrices_are_made_orthogonal_together_as_each_would_be_alone():
     m = torch.randn(3, 32, 20, generator=torch.Generator().manual_seed(4))
     for together, alone in zip(orthogonal(m), map(orthogonal, m)):
-        assert (together - alone).abs().max() < (0.02 if precision.HAS_BF16 else 1e-4)
+        assert (together - alone).abs().max() < (0.02 if precision.processor_multiplies_halves() else 1e-4)
+
+
+def test_muon_steps_as_far_whatever_is_multiplied_together():
+    found = []
+    for threads in (1, 2):
+        gen = torch.Generator().manual_seed(6)
+        params = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((12, 20), (8, 8), (12, 20), (12, 20))]
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=gen)
+        torch.set_num_threads(threads)
+        try:
+            Muon(params, lr=1.0).step()
+        finally:
+            torch.set_num_threads(1)
+        found.append(params)
+    for alone, together in zip(*found):
+        assert 0.1 < alone.abs().max() and (alone - together).abs().max() < (0.02 if precision.processor_multiplies_halves() else 1e-4)
 
 
 def test_frechet_of_equal_and_moved_features():
