@@ -10,7 +10,7 @@ from .errors import TrainError
 @functools.cache
 def processor_multiplies_halves():
     """Whether PyTorch multiplies bfloat16 clearly faster than float32 on this processor, by a trial of some milliseconds. Instructions alone do not
-    tell: bfloat16 takes 25 to 50 times as long without any (Zen 3), up to twice as long with AVX-512's on a Xeon without AMX, .4 times on Zen 4."""
+    tell: bfloat16 takes 25 to 50 times as long without any (Zen 3), up to twice as long with AVX-512's on a Xeon without AMX."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and trial(torch.bfloat16) < 0.8 * trial(torch.float32)
 
 
