@@ -23,9 +23,10 @@ const PIECE_BYTES: usize = 1 << 20;
 pub struct Peaks {
     /// Operations of multiply-adds of f32, in registers alone. A multiply-add counts two, here and below.
     pub f32: f64,
-    /// Operations of dot products of pairs of bfloat16.
+    /// Operations of dot products of pairs of bfloat16; where there is no instruction for them, of what they are taken apart
+    /// for.
     pub bf16: f64,
-    /// Operations of dot products of four bytes; on a GPU, where there is no product of them, none.
+    /// The same of dot products of four bytes; on a GPU, where there is no product of them, none.
     pub q8: Option<f64>,
     /// Bytes read from memory that no cache holds; on a GPU, bytes read and written by a large copy.
     pub read_bytes: f64,
@@ -140,11 +141,12 @@ const COLUMNS: usize = 4;
 
 /// Rows of chains, as many as the registers hold beside what is multiplied.
 const fn rows<S: Simd>(precision: Precision) -> usize {
-    match (S::REGISTERS, S::LANES, precision) {
-        (32.., _, _) => 6,
-        // Where there are no products of pairs, what is multiplied takes two registers; and the portable leaf's vectors
-        // become two as well.
-        (_, 8.., Precision::F32 | Precision::Q8) => 3,
+    match (S::REGISTERS, S::LANES) {
+        (32.., _) => 6,
+        // What is taken apart takes two registers.
+        _ if matches!(precision, Precision::Q8) && S::SPREADS_QUADS => 2,
+        (_, 8..) => 3,
+        // The portable leaf's vectors become two registers.
         _ => 2,
     }
 }
@@ -223,7 +225,12 @@ impl<S: Simd> Kind<S> for Pairs {
 
     #[inline(always)]
     fn multiply(s: S, sum: S::V, x: S::I, w: S::I) -> S::V {
-        s.dot_pairs(sum, x, w)
+        if S::MULTIPLIES_PAIRS {
+            return s.dot_pairs(sum, x, w);
+        }
+        // Taken apart once, they are two multiply-adds.
+        let [x, w] = [s.with_bits(x), s.with_bits(w)];
+        s.fma(x, w, s.fma(x, w, sum))
     }
 
     #[inline(always)]
@@ -235,12 +242,13 @@ impl<S: Simd> Kind<S> for Pairs {
 struct Quads;
 
 impl<S: Simd> Kind<S> for Quads {
-    type Operand = S::I;
+    /// Quads, or what they are taken apart into: halves, and halves.
+    type Operand = [S::I; 2];
     type Sum = S::I;
 
     #[inline(always)]
-    fn operand(s: S) -> S::I {
-        s.splat_word(black_box(0x4030_2010))
+    fn operand(s: S) -> [S::I; 2] {
+        [s.splat_word(black_box(0x4030_2010)), s.splat_word(black_box(0x0030_0010))]
     }
 
     #[inline(always)]
@@ -249,8 +257,11 @@ impl<S: Simd> Kind<S> for Quads {
     }
 
     #[inline(always)]
-    fn multiply(s: S, sum: S::I, x: S::I, w: S::I) -> S::I {
-        s.dot_quads(sum, w, x)
+    fn multiply(s: S, sum: S::I, x: [S::I; 2], w: [S::I; 2]) -> S::I {
+        match S::SPREADS_QUADS {
+            true => s.dot_halves(s.dot_halves(sum, w[0], x[0]), w[1], x[1]),
+            false => s.dot_quads(sum, w[0], x[0]),
+        }
     }
 
     #[inline(always)]

@@ -106,9 +106,9 @@ impl Kernel for Linear {
         let (rows, cols) = (out.rows(), self.out.numbers(&out.cols(), self.w.rows()));
         let mut memory = cx.worker_memory();
         let parts = parts(&self.w, Rows::of(&self.x, &self.w), rows.len(), cols.len());
-        let [sums, _, input] = memory.split(parts);
+        let [sums, _, input, spread] = memory.split(parts);
         let input = Input::of(cx, &self.w, &self.x, rows.clone(), input);
-        let sums = multiply(cx, &input, &self.w, cols.clone(), sums);
+        let sums = multiply(cx, &input, &self.w, cols.clone(), [sums, spread]);
         self.epilogue.store_columns(cx, &sums, rows, cols, self.out.form, &mut out);
     }
 }

@@ -39,8 +39,8 @@ impl Kernel for NearestCode {
     }
 
     fn worker_words(&self) -> usize {
-        let [sums, _, input] = parts(&self.packed, Rows::of(&self.x.into(), &self.packed), ROWS, self.codebook.rows());
-        WorkerMemory::words([sums, input, self.codebook.rows()])
+        let parts = parts(&self.packed, Rows::of(&self.x.into(), &self.packed), ROWS, self.codebook.rows());
+        WorkerMemory::words(parts) + WorkerMemory::words([self.codebook.rows()])
     }
 
     fn tile(&self, cx: &Cx<'_>, out: TileMut<'_, f32>) {
@@ -49,10 +49,10 @@ impl Kernel for NearestCode {
         let x = cx.mat::<f32>(&self.x);
         let table = self.codebook.f32();
         let mut memory = cx.worker_memory();
-        let [sums, _, input] = parts(&self.packed, Rows::of(&self.x.into(), &self.packed), rows.len(), codes);
-        let [sums, input, distances] = memory.split([sums, input, codes]);
+        let [sums, row, input, spread] = parts(&self.packed, Rows::of(&self.x.into(), &self.packed), rows.len(), codes);
+        let [sums, _, input, spread, distances] = memory.split([sums, row, input, spread, codes]);
         let input = Input::of(cx, &self.packed, &self.x.into(), rows.clone(), input);
-        let sums = multiply(cx, &input, &self.packed, 0..codes, sums);
+        let sums = multiply(cx, &input, &self.packed, 0..codes, [sums, spread]);
         for (i, sums) in rows.zip(sums.rows()) {
             let x = x.row(i);
             let length = x.iter().map(|x| x * x).sum::<f32>();

@@ -4,7 +4,7 @@ use super::Activation;
 #[cfg(feature = "cuda")]
 use super::on_gpu::{Launcher, Result, abi};
 use crate::plan::{Cx, View};
-use crate::simd::panels::{Prepare, Product, prepare};
+use crate::simd::panels::{Prepare, Product, Spread, prepare};
 use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::packed::{BLOCK, PANEL};
 use crate::tensor::{Form, Layout, Mat, Matrix, TileMut, Weight};
@@ -79,9 +79,9 @@ impl Rows {
     }
 }
 
-/// The lengths of a worker's three parts of memory for a tile of `rows x cols`: sums, one gathered row, the input in
-/// the form that the kernel reads.
-pub(super) fn parts(w: &Matrix, input: Rows, rows: usize, cols: usize) -> [usize; 3] {
+/// The lengths of a worker's four parts of memory for a tile of `rows x cols`: sums, one gathered row, the input in
+/// its form, and that taken apart, which only some processors touch.
+pub(super) fn parts(w: &Matrix, input: Rows, rows: usize, cols: usize) -> [usize; 4] {
     let (k, form) = (w.cols(), w.format().form());
     let (row, each) = match input {
         Rows::Ready => (0, 0),
@@ -91,7 +91,7 @@ pub(super) fn parts(w: &Matrix, input: Rows, rows: usize, cols: usize) -> [usize
     };
     // Columns that start inside a panel touch one more.
     let width = (cols.div_ceil(PANEL) + 1) * PANEL;
-    [rows * width, row, rows * each]
+    [rows * width, row, rows * each, rows * form.spread_words(k)]
 }
 
 /// Rows of a tile: its input stays in the second-level cache beside the weights; whole groups of the kernel's rows;
@@ -178,20 +178,31 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// `input w[cols]^T`; `memory` is the first of [`parts`].
+/// `input w[cols]^T`; `sums` and `spread` are the first and the last of [`parts`].
 pub(super) fn multiply<'a>(
     cx: &Cx<'_>,
     input: &Input<'_>,
     w: &Matrix,
     cols: Range<usize>,
-    memory: &'a mut [f32],
+    [sums, spread]: [&'a mut [f32]; 2],
 ) -> Sums<'a> {
-    let (panels, rows) = (w.panels(cols.clone()), input.rows.clone());
+    let panels = w.panels(cols.clone());
     let width = panels.len() * PANEL;
-    let out = &mut memory[..rows.len() * width];
+    let out = &mut sums[..input.rows.len() * width];
     let (format, k) = (w.format(), w.cols());
-    Product { x: input.words, rows, w: w.words(), format, k, panels, out }.run(cx.isa());
-    Sums { data: &memory[..input.rows.len() * width], width, skip: w.skip(cols.start), cols: cols.len() }
+    let (mut x, mut rows) = (input.words, input.rows.clone());
+    let (isa, form) = (cx.isa(), format.form());
+    if isa.spreads(form) {
+        let words = form.spread_words(k);
+        let spread: &mut [u32] = bytemuck::cast_slice_mut(spread);
+        for (to, i) in spread.chunks_exact_mut(words.max(1)).zip(rows.clone()) {
+            isa.run(Spread { form, x: x.row(i), to });
+        }
+        rows = 0..rows.len();
+        x = Mat::new(spread, Layout::dense(rows.len(), words));
+    }
+    Product { x, rows, w: w.words(), format, k, panels, out }.run(isa);
+    Sums { data: &sums[..input.rows.len() * width], width, skip: w.skip(cols.start), cols: cols.len() }
 }
 
 impl Epilogue {

@@ -123,6 +123,7 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
     type I = __m256i;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
+    const SPREADS_QUADS: bool = !VNNI;
 
     intrinsic! {
         add(a, b) = _mm256_add_ps(a, b);
@@ -199,19 +200,30 @@ impl<const VNNI: bool> Simd for Leaf<VNNI> {
 
     #[inline(always)]
     fn dot_quads(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        // SAFETY: self proves the features. Without VNNI, bytes are widened to 16 bits, the odd and the even ones by
-        // themselves: a sum of two products is at most 2 * 255 * 128 and exact.
-        unsafe {
-            if VNNI {
-                return _mm256_dpbusd_avx_epi32(acc, w, x);
-            }
-            let even = _mm256_madd_epi16(
-                _mm256_and_si256(w, _mm256_set1_epi16(0xff)),
-                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)),
-            );
-            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(w), _mm256_srai_epi16::<8>(x));
-            _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+        if VNNI {
+            // SAFETY: self proves the features.
+            return unsafe { _mm256_dpbusd_avx_epi32(acc, w, x) };
         }
+        let ([w_even, w_odd], [x_even, x_odd]) = (self.unsigned_halves(w), self.signed_halves(x));
+        self.dot_halves(self.dot_halves(acc, w_even, x_even), w_odd, x_odd)
+    }
+
+    #[inline(always)]
+    fn dot_halves(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: self proves the features.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(w, x)) }
+    }
+
+    #[inline(always)]
+    fn unsigned_halves(self, w: __m256i) -> [__m256i; 2] {
+        // SAFETY: self proves the features.
+        unsafe { [_mm256_and_si256(w, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(w)] }
+    }
+
+    #[inline(always)]
+    fn signed_halves(self, x: __m256i) -> [__m256i; 2] {
+        // SAFETY: self proves the features.
+        unsafe { [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)), _mm256_srai_epi16::<8>(x)] }
     }
 
     #[inline(always)]

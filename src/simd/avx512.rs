@@ -82,6 +82,22 @@ impl Avx512Bf16 {
     }
 }
 
+/// Whether products of pairs of bfloat16 are faster than the multiply-adds of f32 that do the same. On Intel's processors
+/// they are not: an Emerald Rapids (family 6, model 207) took 210 ms a picture with them and 185 without.
+pub(super) fn fast_bf16(vendor: [u8; 12]) -> bool {
+    vendor != *b"GenuineIntel"
+}
+
+/// The name that the maker gave the processor.
+pub(super) fn vendor() -> [u8; 12] {
+    let leaf = __cpuid(0);
+    let mut name = [0; 12];
+    for (to, register) in name.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
+        to.copy_from_slice(&register.to_le_bytes());
+    }
+    name
+}
+
 // Not closures of `sums`: those the compiler may compile apart, without the features.
 impl<const VNNI: bool, const BF16: bool> Leaf<VNNI, BF16> {
     /// Within each 128-bit quarter: lanes 0+2 and 1+3 of two vectors, then their sum, four vectors a register.

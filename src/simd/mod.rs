@@ -41,6 +41,8 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     /// Whether [`Simd::dot_pairs`] is an instruction. Elsewhere, what multiplies the same pairs again and again had better
     /// take them apart once.
     const MULTIPLIES_PAIRS: bool = false;
+    /// Whether [`Simd::dot_quads`] had better be taken apart too, into [`Simd::dot_halves`].
+    const SPREADS_QUADS: bool = false;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
@@ -84,6 +86,40 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     }
     /// In each lane `acc + w0 x0 + w1 x1 + w2 x2 + w3 x3`, w unsigned and x signed bytes, exactly.
     fn dot_quads(self, acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// In each lane `acc + w0 x0 + w1 x1`, w and x signed integers of 16 bits, exactly.
+    #[inline(always)]
+    fn dot_halves(self, acc: Self::I, w: Self::I, x: Self::I) -> Self::I {
+        let product = |w: u32, x: u32| i32::from(w as i16).wrapping_mul(i32::from(x as i16)) as u32;
+        let dot = |w, x| product(w, x).wrapping_add(product(w >> 16, x >> 16));
+        self.word_by_word([acc, w, x], |[acc, w, x]| acc.wrapping_add(dot(w, x)))
+    }
+    /// Bytes 0 and 2 of each word as 16-bit integers, and bytes 1 and 3: of unsigned bytes.
+    #[inline(always)]
+    fn unsigned_halves(self, w: Self::I) -> [Self::I; 2] {
+        [0, 8].map(|by| self.word_by_word([w], |[w]| w >> by & 0x00ff_00ff))
+    }
+    /// The same of signed bytes.
+    #[inline(always)]
+    fn signed_halves(self, x: Self::I) -> [Self::I; 2] {
+        let signed = |x: u32| u32::from(i16::from(x as i8) as u16);
+        [0, 8].map(|by| self.word_by_word([x], |[x]| signed(x >> by) | signed(x >> by >> 16) << 16))
+    }
+    /// What no instruction does.
+    #[inline(always)]
+    fn word_by_word<const N: usize>(self, x: [Self::I; N], f: impl Fn([u32; N]) -> u32) -> Self::I {
+        const { assert!(Self::LANES <= 64) };
+        let (mut words, mut out) = ([[0; 64]; N], [0; 64]);
+        // SAFETY: LANES words fit into each array.
+        unsafe {
+            for (words, x) in words.iter_mut().zip(x) {
+                self.store_words(words.as_mut_ptr(), x);
+            }
+            for (i, out) in out.iter_mut().enumerate().take(Self::LANES) {
+                *out = f(std::array::from_fn(|n| words[n][i]));
+            }
+            self.load_words(out.as_ptr())
+        }
+    }
     /// Signed words as floats, rounded to the nearest.
     fn to_float(self, x: Self::I) -> Self::V;
     /// The numbers of `a` and then of `b`, rounded to bfloat16 (the nearest, ties to even), two neighbours a word. What
@@ -272,12 +308,24 @@ enum Leaf {
 }
 
 impl Isa {
-    /// The best instruction set of this processor.
+    /// The fastest instruction set of this processor: the last of [`Isa::available`], without `avx512bf16` on Intel's. It
+    /// depends on the processor alone, never on a measurement, since it decides bits.
     pub fn detect() -> Self {
-        Self::available().pop().unwrap_or(Self(Leaf::Scalar(scalar::Scalar)))
+        let mut all = Self::available();
+        all.retain(|isa| isa.is_fast());
+        all.pop().unwrap_or(Self(Leaf::Scalar(scalar::Scalar)))
     }
 
-    /// All instruction sets of this processor, the best last.
+    /// Whether its instructions are faster than what they stand for.
+    fn is_fast(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Leaf::Avx512Bf16(..) => avx512::fast_bf16(avx512::vendor()),
+            _ => true,
+        }
+    }
+
+    /// All instruction sets of this processor, each with more instructions than those before it.
     pub fn available() -> Vec<Self> {
         let mut all = vec![Self(Leaf::Scalar(scalar::Scalar))];
         #[cfg(target_arch = "x86_64")]
@@ -413,6 +461,33 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Leaf::NeonBf16(_, s) => s.run(job),
             _ => self.run(job),
+        }
+    }
+
+    /// Whether products read rows of that form taken apart ([`Form::spread_words`]): this processor has no instruction for
+    /// what is in their words.
+    #[inline]
+    pub fn spreads(self, form: Form) -> bool {
+        match form {
+            Form::Numbers => false,
+            Form::Pairs => self.run_pairs(Spreads(form)),
+            Form::Blocks => self.run_quads(Spreads(form)),
+        }
+    }
+}
+
+/// Asks a leaf how its products read rows of a form.
+struct Spreads(Form);
+
+impl Job for Spreads {
+    type Out = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        match self.0 {
+            Form::Numbers => false,
+            Form::Pairs => !S::MULTIPLIES_PAIRS,
+            Form::Blocks => S::SPREADS_QUADS,
         }
     }
 }

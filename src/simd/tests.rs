@@ -254,17 +254,21 @@ struct Dots<'a> {
 }
 
 impl Job for Dots<'_> {
-    type Out = (Vec<u32>, Vec<f32>, Vec<f32>);
+    type Out = ([Vec<u32>; 2], Vec<f32>, Vec<f32>);
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Out {
         let n = self.words.len();
-        let mut out = (vec![0; n], vec![0.0; n], vec![0.0; 2 * n]);
+        let mut out = ([vec![0; n], vec![0; n]], vec![0.0; n], vec![0.0; 2 * n]);
         for at in (0..n).step_by(S::LANES) {
             // SAFETY: whole vectors of words are behind `at`.
             let load = |words: &[u32]| unsafe { s.load_words(words[at..at + S::LANES].as_ptr()) };
-            let quads = s.dot_quads(load(self.words), load(self.quads[0]), load(self.quads[1]));
-            // SAFETY: a vector of words fits behind `at`.
-            unsafe { s.store_words(out.0[at..at + S::LANES].as_mut_ptr(), quads) };
+            let (sum, w, x) = (load(self.words), load(self.quads[0]), load(self.quads[1]));
+            let ([w_even, w_odd], [x_even, x_odd]) = (s.unsigned_halves(w), s.signed_halves(x));
+            let halves = s.dot_halves(s.dot_halves(sum, w_even, x_even), w_odd, x_odd);
+            for (out, v) in out.0.iter_mut().zip([s.dot_quads(sum, w, x), halves]) {
+                // SAFETY: a vector of words fits behind `at`.
+                unsafe { s.store_words(out[at..at + S::LANES].as_mut_ptr(), v) };
+            }
             let (a, b) = (s.load(&self.floats[at..]), s.load(&self.floats[at + n..]));
             s.store_up_to(&mut out.1[at..], s.dot_pairs(a, load(self.pairs[0]), load(self.pairs[1])));
             let turns = s.interleave(a, b);
@@ -295,7 +299,8 @@ fn products_of_narrow_numbers_are_added_and_vectors_taken_by_turns() {
             for i in 0..N {
                 let product = |b| i32::from(w[i].to_le_bytes()[b]) * i32::from(x[i].to_le_bytes()[b] as i8);
                 let exact = (0..4).fold(words[i], |sum, b| sum.wrapping_add(product(b) as u32));
-                assert_eq!(quads[i], exact, "{isa}: quads {:#x} and {:#x}", w[i], x[i]);
+                let found = [quads[0][i], quads[1][i]];
+                assert_eq!(found, [exact; 2], "{isa}: quads {:#x} and {:#x}, whole and in halves", w[i], x[i]);
 
                 let [p, q] = [p[i], q[i]].map(|w| [w as u16, (w >> 16) as u16].map(|h| bf16::from_bits(h).to_f64()));
                 let exact = f64::from(floats[i]) + p[0] * q[0] + p[1] * q[1];
@@ -307,6 +312,16 @@ fn products_of_narrow_numbers_are_added_and_vectors_taken_by_turns() {
             }
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn products_of_bfloat16_are_left_alone_where_they_are_slow() {
+    use super::avx512::{fast_bf16, vendor};
+    assert!(!fast_bf16(*b"GenuineIntel") && fast_bf16(*b"AuthenticAMD"));
+    assert!(vendor().iter().all(u8::is_ascii_graphic), "{:?}", vendor());
+    assert!(fast_bf16(vendor()) || Isa::detect().name() != "avx512bf16");
+    assert!(Isa::available().contains(&Isa::detect()));
 }
 
 /// An emulated processor's leaves are known: whoever runs the tests on one names them, the best last.

@@ -155,6 +155,17 @@ impl Form {
         let (numbers, words) = self.unit();
         k.div_ceil(numbers) * words
     }
+
+    /// Words of such a row taken apart, for processors that have no instruction for what is in its words: f32 for the bf16
+    /// of [`Form::Pairs`]; for the bytes of [`Form::Blocks`] integers of 16 bits, block by block bytes 0 and 2 of all words, then
+    /// 1 and 3, scale and sum. 0 if it never is.
+    pub const fn spread_words(self, k: usize) -> usize {
+        match self {
+            Self::Numbers => 0,
+            Self::Pairs => 2 * self.words(k),
+            Self::Blocks => k.div_ceil(BLOCK) * (BLOCK / 2 + 2),
+        }
+    }
 }
 
 /// A packed weight matrix, or some of its rows. Cloning shares the bytes.

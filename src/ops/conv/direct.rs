@@ -13,7 +13,7 @@ impl Conv {
     }
 
     /// The parts of a worker's memory behind the copy of the pixels.
-    pub(super) fn direct_parts(&self, w: &Matrix) -> [usize; 3] {
+    pub(super) fn direct_parts(&self, w: &Matrix) -> [usize; 4] {
         parts(w, Rows::Gathered, self.block(w), self.tile_columns())
     }
 
@@ -28,8 +28,9 @@ impl Conv {
         out: &mut TileMut<'_, f32>,
     ) {
         let mut memory = cx.worker_memory();
-        let [sums, row, gathered] = self.direct_parts(w);
-        let [copy, sums, row, gathered] = memory.split([self.copy_words(self.tile_lines()), sums, row, gathered]);
+        let [sums, row, gathered, spread] = self.direct_parts(w);
+        let copy = self.copy_words(self.tile_lines());
+        let [copy, sums, row, gathered, spread] = memory.split([copy, sums, row, gathered, spread]);
         let pixels = self.pixels(cx, image, input, copy);
         let first = image * self.out.layout.rows;
         let all = lines.start * self.out_width..lines.end * self.out_width;
@@ -44,7 +45,7 @@ impl Conv {
                     self.gather(&pixels, start + i, bytemuck::cast_slice_mut(to));
                 })
             };
-            let sums = multiply(cx, &input, w, out.cols(), sums);
+            let sums = multiply(cx, &input, w, out.cols(), [sums, spread]);
             self.epilogue.store(cx, &sums, first + block.start..first + block.end, out);
         }
     }

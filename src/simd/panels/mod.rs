@@ -1,0 +1,228 @@
+//! Products with packed weights: `out[i][j] = sum over k of x[i][k] w[j][k]`, the heart of every matrix product and
+//! convolution here.
+//!
+//! Weights lie in panels ([`crate::tensor::packed`]). A tile keeps one accumulator an output in registers and runs
+//! along K: each line of a panel is loaded once and meets one broadcast of every row of the input. So few rows read
+//! the weights at the speed of memory, and many rows use the arithmetic units to the full. Every output is the same
+//! sum in the same order, k = 0, 1, 2, ..., whatever the tile's shape and however K is cut.
+
+mod kinds;
+mod rows;
+
+use super::{Isa, Job, Simd};
+use crate::tensor::Mat;
+use crate::tensor::packed::{BLOCK, Form, Format, LINE, PANEL};
+use kinds::{Block, HalfPair, Kind, Pair, Single, SpreadBlock, WidePair, moved};
+pub use rows::{Prepare, Spread, prepare};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Words of a line.
+const LINE_WORDS: usize = LINE / 4;
+
+/// Words by which panels are fetched ahead: the hardware's own prefetching stops at each page's end.
+const AHEAD: usize = 24 * LINE_WORDS;
+
+/// Words of the panels that one pass over the rows reads again and again: they stay in the second-level cache.
+const PASS_WORDS: usize = 64 * 1024;
+/// The product of some rows of `x` with some panels.
+pub struct Product<'a> {
+    /// The left operand, in the format's [`Form`], taken apart ([`Spread`]) where the instruction set wants that.
+    pub x: Mat<'a, u32>,
+    /// Rows of `x` to take.
+    pub rows: Range<usize>,
+    /// All panels.
+    pub w: &'a [u32],
+    /// How they are stored.
+    pub format: Format,
+    /// Length of the sums.
+    pub k: usize,
+    /// Panels to take.
+    pub panels: Range<usize>,
+    /// The result, dense rows of `16 panels.len()`.
+    pub out: &'a mut [f32],
+}
+
+impl Product<'_> {
+    /// Computes it.
+    pub fn run(self, isa: Isa) {
+        match self.format {
+            Format::F32 => isa.run(Sweep::<Single>::of(self)),
+            Format::Wide => isa.run(Sweep::<WidePair>::of(self)),
+            Format::F16 => isa.run(Sweep::<HalfPair>::of(self)),
+            Format::Bf16 if isa.spreads(Form::Pairs) => isa.run(Sweep::<WidePair>::of(self)),
+            Format::Bf16 => isa.run_pairs(Sweep::<Pair>::of(self)),
+            Format::Q8 if isa.spreads(Form::Blocks) => isa.run(Sweep::<SpreadBlock>::of(self)),
+            Format::Q8 => isa.run_quads(Sweep::<Block>::of(self)),
+        }
+    }
+}
+
+/// A product of a kind of numbers: a job of its own, so that no kind is compiled for leaves that are alike to it.
+struct Sweep<'a, K>(Product<'a>, PhantomData<K>);
+
+impl<'a, K> Sweep<'a, K> {
+    fn of(product: Product<'a>) -> Self {
+        Self(product, PhantomData)
+    }
+}
+
+impl<K: Kind> Job for Sweep<'_, K> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // Else nothing is left of it in this leaf.
+        if K::is_for::<S>() {
+            self.0.sweep::<S, K>(s);
+        }
+    }
+}
+
+impl Product<'_> {
+    /// All panels, as many at once as the registers hold outputs for.
+    #[inline(always)]
+    fn sweep<S: Simd, K: Kind>(mut self, s: S) {
+        let lines = self.format.lines(self.k);
+        let width = self.panels.len() * PANEL;
+        assert!(self.w.len() >= self.panels.end * lines * LINE_WORDS && self.out.len() >= self.rows.len() * width);
+        let all = self.panels.clone();
+        match S::LANES {
+            // The int8 kernel has two accumulators an output.
+            16 if K::NUMBERS == BLOCK && self.rows.len() > 3 => {
+                let rest = self.strips::<S, K, 6, 2>(s, all);
+                self.strips::<S, K, 6, 1>(s, rest);
+            }
+            16 => {
+                let rest = self.strips::<S, K, 6, 4>(s, all);
+                self.strips::<S, K, 6, 1>(s, rest);
+            }
+            // Weights that are widened or taken apart take twice the registers.
+            8 if K::NUMBERS == BLOCK && S::SPREADS_QUADS || K::NUMBERS == 2 && self.rows.len() > 3 => {
+                self.strips::<S, K, 4, 2>(s, all);
+            }
+            8 if self.rows.len() > 3 => {
+                self.strips::<S, K, 6, 2>(s, all);
+            }
+            8 => {
+                let rest = self.strips::<S, K, 3, 4>(s, all);
+                self.strips::<S, K, 6, 2>(s, rest);
+            }
+            _ if S::REGISTERS >= 32 => {
+                self.strips::<S, K, 6, 4>(s, all);
+            }
+            _ => {
+                self.strips::<S, K, 3, 4>(s, all);
+            }
+        }
+    }
+
+    /// Strips of as many panels as `C` vectors are, for all rows, `R` at a time; K in passes, so that a strip stays
+    /// in the second-level cache. Returns the panels that no whole strip covers.
+    #[inline(always)]
+    fn strips<S: Simd, K: Kind, const R: usize, const C: usize>(&mut self, s: S, all: Range<usize>) -> Range<usize> {
+        let each = C * S::LANES / PANEL;
+        let end = all.start + all.len() / each * each;
+        let units = self.k / K::NUMBERS + usize::from(K::NUMBERS == BLOCK && !self.k.is_multiple_of(BLOCK));
+        let pass = match self.rows.len() {
+            rows if rows <= R => units.max(1),
+            _ => (PASS_WORDS / (each * K::LINES * LINE_WORDS)).max(1),
+        };
+        for panel in (all.start..end).step_by(each) {
+            let mut unit = 0;
+            loop {
+                let some = unit..units.min(unit + pass);
+                unit = some.end;
+                let mut at = self.rows.start;
+                while at + R <= self.rows.end {
+                    self.tile::<S, K, R, C>(s, at, panel, some.clone());
+                    at += R;
+                }
+                match self.rows.end - at {
+                    5 if R > 5 => self.tile::<S, K, 5, C>(s, at, panel, some),
+                    4 if R > 4 => self.tile::<S, K, 4, C>(s, at, panel, some),
+                    3 if R > 3 => self.tile::<S, K, 3, C>(s, at, panel, some),
+                    2 if R > 2 => self.tile::<S, K, 2, C>(s, at, panel, some),
+                    1 => self.tile::<S, K, 1, C>(s, at, panel, some),
+                    _ => {}
+                }
+                if unit == units {
+                    break;
+                }
+            }
+        }
+        end..all.end
+    }
+
+    /// Adds `units` to the outputs of `R` rows from `row` and `C` vectors from `panel`; the first units start them.
+    #[inline(always)]
+    fn tile<S: Simd, K: Kind, const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        panel: usize,
+        units: Range<usize>,
+    ) {
+        let lines = self.format.lines(self.k);
+        let half = K::NUMBERS == 2 && !self.k.is_multiple_of(2) && units.end == self.k / 2;
+        let words = units.end * K::WORDS + usize::from(half);
+        let per_panel = PANEL / S::LANES;
+        let x: [*const u32; R] = self.inputs(row, words);
+        let w: [*const u32; C] = self.weights(panel, lines, per_panel);
+        let out: [*mut f32; R] = self.results(row, panel, C * S::LANES);
+        // SAFETY: `words` words were sliced off each row; the panels of this strip end within `w`, as `sweep` checked,
+        // and `units` within a panel; `C` vectors were sliced off each row of `out`.
+        unsafe {
+            let mut acc = [[s.zero(); C]; R];
+            if units.start > 0 {
+                for (acc, out) in acc.iter_mut().zip(out) {
+                    for (c, acc) in acc.iter_mut().enumerate() {
+                        *acc = s.load_ptr(out.add(c * S::LANES));
+                    }
+                }
+            }
+            for unit in units.clone() {
+                let (at, line) = (unit * K::WORDS, unit * K::LINES * LINE_WORDS);
+                if K::LINES == 1 {
+                    for c in (0..C).step_by(per_panel) {
+                        s.prefetch(w[c].wrapping_add(line + AHEAD));
+                    }
+                }
+                acc = K::unit::<S, R, C, false>(s, moved(x, at), moved(w, line), acc);
+            }
+            if half {
+                let (at, line) = (units.end * K::WORDS, units.end * K::LINES * LINE_WORDS);
+                acc = K::unit::<S, R, C, true>(s, moved(x, at), moved(w, line), acc);
+            }
+            for (out, acc) in out.into_iter().zip(acc) {
+                for (c, v) in acc.into_iter().enumerate() {
+                    s.store_ptr(out.add(c * S::LANES), v);
+                }
+            }
+        }
+    }
+}
+
+// Without a leaf or a kind: compiled once for them all.
+impl Product<'_> {
+    /// Where `R` rows of the input from `row` lie, which have `words` words.
+    fn inputs<const R: usize>(&self, row: usize, words: usize) -> [*const u32; R] {
+        std::array::from_fn(|r| self.x.row(row + r)[..words].as_ptr())
+    }
+
+    /// Where `C` vectors of panels of `lines` lines lie, from `panel` on.
+    fn weights<const C: usize>(&self, panel: usize, lines: usize, per_panel: usize) -> [*const u32; C] {
+        let start = |c| ((panel + c / per_panel) * lines) * LINE_WORDS + c % per_panel * (PANEL / per_panel);
+        std::array::from_fn(|c| self.w[start(c)..].as_ptr())
+    }
+
+    /// Where `numbers` results of each of `R` rows lie, from `row` and `panel` on.
+    fn results<const R: usize>(&mut self, row: usize, panel: usize, numbers: usize) -> [*mut f32; R] {
+        let width = self.panels.len() * PANEL;
+        let first = (row - self.rows.start) * width + (panel - self.panels.start) * PANEL;
+        // One borrow for all rows: another would end what the pointers of the rows before may do.
+        let out = &mut self.out[first..][..R.saturating_sub(1) * width + numbers];
+        let start = out.as_mut_ptr();
+        std::array::from_fn(|r| start.wrapping_add(r * width))
+    }
+}
