@@ -25,6 +25,9 @@ const AHEAD: usize = 24 * LINE_WORDS;
 
 /// Words of the panels that one pass over the rows reads again and again: they stay in the second-level cache.
 const PASS_WORDS: usize = 64 * 1024;
+/// Units that a tile of one panel takes in one turn of its loop: it is so small that what is not arithmetic in a turn counts.
+const UNROLLED: usize = 4;
+
 /// The product of some rows of `x` with some panels.
 pub struct Product<'a> {
     /// The left operand, in the format's [`Form`], taken apart ([`Spread`]) where the instruction set wants that.
@@ -163,6 +166,8 @@ impl Product<'_> {
         panel: usize,
         units: Range<usize>,
     ) {
+        // The rows that come after find the lines in a cache.
+        let fetch = row == self.rows.start;
         let lines = self.format.lines(self.k);
         let half = K::NUMBERS == 2 && !self.k.is_multiple_of(2) && units.end == self.k / 2;
         let words = units.end * K::WORDS + usize::from(half);
@@ -181,7 +186,22 @@ impl Product<'_> {
                     }
                 }
             }
-            for unit in units.clone() {
+            let mut unit = units.start;
+            if S::LANES == 8 && C == 2 && K::LINES == 1 {
+                while unit + UNROLLED <= units.end {
+                    let (x, w) = (moved(x, unit * K::WORDS), moved(w, unit * LINE_WORDS));
+                    if fetch {
+                        for next in 0..UNROLLED {
+                            s.prefetch(w[0].wrapping_add(next * LINE_WORDS + AHEAD));
+                        }
+                    }
+                    for next in 0..UNROLLED {
+                        acc = K::unit::<S, R, C, false>(s, moved(x, next * K::WORDS), moved(w, next * LINE_WORDS), acc);
+                    }
+                    unit += UNROLLED;
+                }
+            }
+            for unit in unit..units.end {
                 let (at, line) = (unit * K::WORDS, unit * K::LINES * LINE_WORDS);
                 if K::LINES == 1 {
                     for c in (0..C).step_by(per_panel) {
