@@ -189,7 +189,7 @@ impl Lab {
         let (ops, out) = case.make(&mut b, sets)?;
         b.segment(Stage::Encode, 0, turns);
         ops.iter().cycle().take(count).for_each(|op| b.push(op.clone()));
-        let plan = b.finish();
+        let plan = b.finish()?;
         let mut on_gpu = GpuPlan::new(&self.gpu, Default::default(), &plan)?;
         let start = Instant::now();
         let mut samples = self.turns(&plan, &mut on_gpu)?;

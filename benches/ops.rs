@@ -334,7 +334,7 @@ impl Subject {
         assert_eq!((ops[0].name(), cost.flops), (case.op, case.flops.map_or(cost.flops, |flops| flops as u64)));
         b.segment(Stage::Encode, 0, turns as usize);
         ops.into_iter().for_each(|op| b.push(op));
-        let plan = b.finish();
+        let plan = b.finish()?;
         let arena = Arena::new(&plan, pool.threads())?;
         let mut subject = Self { plan, arena, ops: count, cost, hash: 0, ready: false };
         subject.run(pool);

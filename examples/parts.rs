@@ -34,7 +34,7 @@ impl Lab {
     /// Runs the plan over and over and tells what a `count`th of it took. `restart` is copied to where `out` is first:
     /// blocks work in place.
     fn measure(&self, b: Builder, part: &str, count: usize, out: View, restart: Option<&[f32]>) -> Result<()> {
-        let plan = b.finish();
+        let plan = b.finish()?;
         let mut arena = Arena::new(&plan, self.pool.threads())?;
         let seconds = part::seconds(|| {
             if let Some(x) = restart {

@@ -398,7 +398,7 @@ mod tests {
             let work = Work::start(net, &mut b, &inputs).unwrap();
             work.plan_condition(&mut b, places, 0..places, z).unwrap();
             let null = net.plan_first_null(&mut b).unwrap();
-            let (plan, pool) = (b.finish(), Pool::new(2).unwrap());
+            let (plan, pool) = (b.finish().unwrap(), Pool::new(2).unwrap());
             for isa in Isa::distinct(model.precision()) {
                 let mut arena = Arena::new(&plan, 2).unwrap();
                 Walker { plan: &plan, arena: &mut arena, pool: &pool, isa, profile: None }

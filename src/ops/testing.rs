@@ -48,7 +48,7 @@ impl Lab {
     pub(crate) fn run_all(mut self, ops: Vec<Op>, out: View) -> Vec<(String, Vec<f32>)> {
         self.0.segment(Stage::Encode, 0, 1);
         ops.into_iter().for_each(|op| self.0.push(op));
-        let mut plan = self.0.finish();
+        let mut plan = self.0.finish().unwrap();
         let one = |plan: &Plan, isa, threads, pausing: bool| {
             let pool = Pool::new(threads).unwrap();
             let mut arena = Arena::new(plan, threads).unwrap();

@@ -64,7 +64,7 @@ impl Model {
         let pixels = b.kept(size * size, 3)?.grouped(1);
         let out = b.kept(size * size, 3)?.grouped(1);
         plan(self.networks(), &mut b, pixels, out)?;
-        let run = self.run(device, b.finish(), |executor| executor.write(pixels, &image.to_pixels(range)?))?;
+        let run = self.run(device, b.finish()?, |executor| executor.write(pixels, &image.to_pixels(range)?))?;
         run.picture(out, range)
     }
 }

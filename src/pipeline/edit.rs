@@ -37,7 +37,7 @@ impl Model {
             [b.kept(places, c)?, b.kept(places, c)?, b.kept(places, c)?].map(|v| v.grouped(1));
         vae.plan_encode(&mut b, view, mean, log_variance)?;
         vae.plan_tokens(&mut b, mean, tokens);
-        let run = self.run(&device, b.finish(), |executor| executor.write(view, &image.to_pixels((-1.0, 1.0))?))?;
+        let run = self.run(&device, b.finish()?, |executor| executor.write(view, &image.to_pixels((-1.0, 1.0))?))?;
         let continuous = run.read(tokens)?;
         let discrete = match &nets.vq {
             None => None,
@@ -47,7 +47,7 @@ impl Model {
                 let codes = b.kept(self.latent_places(vq.config.channel_mult.len()), 1)?.grouped(1);
                 vq.plan_encode(&mut b, view, codes)?;
                 let run =
-                    self.run(&device, b.finish(), |executor| executor.write(view, &image.to_pixels((0.0, 1.0))?))?;
+                    self.run(&device, b.finish()?, |executor| executor.write(view, &image.to_pixels((0.0, 1.0))?))?;
                 Some(run.read(codes)?)
             }
         };
@@ -72,7 +72,7 @@ impl Model {
         let out = b.kept(size * size, 3)?.grouped(1);
         vae.plan_latents(&mut b, view, latents);
         vae.plan_decode(&mut b, latents, out)?;
-        let run = self.run(&device.into(), b.finish(), |executor| executor.write(view, tokens))?;
+        let run = self.run(&device.into(), b.finish()?, |executor| executor.write(view, tokens))?;
         run.picture(out, (-1.0, 1.0))
     }
 

@@ -158,7 +158,7 @@ mod tests {
         let mut b = Builder::new();
         b.segment(Stage::Decode, 0, 1);
         b.kept(1 << 42, 1).unwrap();
-        let plan = b.finish();
+        let plan = b.finish().unwrap();
         let device = Cpu::new(1).unwrap().into();
         let error = Executor::alone(&device, model.networks(), &plan).unwrap_err();
         let Error::Memory { what, bytes, .. } = &error else { panic!("{error}") };

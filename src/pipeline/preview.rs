@@ -42,7 +42,7 @@ impl Previewer {
             vae.plan_latents(b, tokens, latents);
             vae.plan_decode(b, latents, image)
         })?;
-        Ok(Compiled { plan: b.finish(), tokens, image })
+        Ok(Compiled { plan: b.finish()?, tokens, image })
     }
 
     pub(super) fn new(device: &Device, nets: &Networks, compiled: Compiled) -> Result<Self> {

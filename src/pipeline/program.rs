@@ -151,7 +151,7 @@ impl Program {
             return Err(Error::setting("given_codes", expected, true));
         }
         let mut program = Self {
-            plan: Builder::default().finish(),
+            plan: Plan::default(),
             batch,
             places,
             discrete,
@@ -194,7 +194,7 @@ impl Program {
         if let Some(inputs) = program.continuous {
             program.continuous(&mut b, nets, settings, inputs, given)?;
         }
-        program.plan = b.finish();
+        program.plan = b.finish()?;
         Ok(program)
     }
 

@@ -3,7 +3,10 @@
 use super::{Key, Plan, Segment, SharedBlock, Space, Stage, Step, View};
 use crate::error::{Error, Result};
 use crate::ops::Op;
-use crate::tensor::{Layout, Limit};
+use crate::tensor::{Layout, Limit, collected, no_room};
+
+/// What the memory of the lists is for.
+const WHAT: &str = "the plan";
 
 /// Buffers start on a cache line.
 const LINE_WORDS: usize = 16;
@@ -25,17 +28,22 @@ pub struct Builder {
     /// Bytes of the plan so far, about, and of how many there may be.
     bytes: u64,
     limit: Option<Limit>,
+    /// The system had no memory for an op: this plan is none.
+    refused: bool,
 }
 
 impl Builder {
-    /// An empty plan. One that itself takes more memory than the system has left, if it says so, ends in
-    /// [`Error::Memory`]: from the next buffer, since what only appends cannot fail.
+    /// An empty plan. One that itself takes more memory than the system has left, if it says so, or than it gives, ends in
+    /// [`Error::Memory`]: from the next buffer, or when it is finished.
     pub fn new() -> Self {
         Self { limit: Limit::new(None), ..Self::default() }
     }
 
     fn check(&self) -> Result<()> {
-        self.limit.map_or(Ok(()), |limit| limit.check(|| "the plan".to_owned(), self.bytes))
+        if self.refused {
+            return Err(no_room(WHAT, self.bytes));
+        }
+        self.limit.map_or(Ok(()), |limit| limit.check(|| WHAT.to_owned(), self.bytes))
     }
 
     /// `rows x cols` words that keep their contents to the end of the plan and into the next run; zeros in a new arena.
@@ -73,12 +81,12 @@ impl Builder {
 
     /// Kept words with these contents at the plan's start.
     pub fn constant(&mut self, values: &[f32], cols: usize) -> Result<View> {
-        self.constant_words(values.iter().map(|v| v.to_bits()).collect(), cols)
+        self.constant_words(collected(WHAT, values.len(), values.iter().map(|v| v.to_bits()))?, cols)
     }
 
     /// Kept words with these contents at the plan's start.
     pub fn constant_i32(&mut self, values: &[i32], cols: usize) -> Result<View> {
-        self.constant_words(values.iter().map(|&v| v as u32).collect(), cols)
+        self.constant_words(collected(WHAT, values.len(), values.iter().map(|&v| v as u32))?, cols)
     }
 
     fn constant_words(&mut self, words: Vec<u32>, cols: usize) -> Result<View> {
@@ -88,9 +96,12 @@ impl Builder {
         Ok(view)
     }
 
-    /// Starts a segment whose ops run `repeat` times.
+    /// Starts a segment whose ops run `repeat` times. If there is no memory for it, the plan ends as [`Builder::new`] says.
     pub fn segment(&mut self, stage: Stage, index: usize, repeat: usize) {
-        self.segments.push(Segment { stage, index, repeat, makes: None, steps: Vec::new(), weight: 0 });
+        self.refused |= self.segments.try_reserve(1).is_err();
+        if !self.refused {
+            self.segments.push(Segment { stage, index, repeat, makes: None, steps: Vec::new(), weight: 0 });
+        }
     }
 
     /// Ops that `f` pushes make what `key` says, in [shared](Builder::shared) buffers, before all others and only where
@@ -98,6 +109,9 @@ impl Builder {
     /// before; no inputs of a run. Panics inside another `once`.
     pub fn once<R>(&mut self, key: Key, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         let block = self.shared.len();
+        if self.shared.try_reserve(1).is_err() || self.prologue.try_reserve(1).is_err() || self.refused {
+            return Err(no_room(WHAT, self.bytes));
+        }
         assert!(self.making.replace(block).is_none(), "{key:?} inside of another block");
         self.shared.push(SharedBlock { key, words: 0 });
         let (stage, makes) = (Stage::Prepare, Some(block));
@@ -109,10 +123,13 @@ impl Builder {
         result
     }
 
-    /// Appends an op to the current segment.
+    /// Appends an op to the current segment. If there is no memory for it, the plan ends as [`Builder::new`] says.
     pub fn push(&mut self, op: impl Into<Op>) {
         let op = op.into();
         let segments = if self.making.is_some() { &mut self.prologue } else { &mut self.segments };
+        if self.refused {
+            return;
+        }
         let Some(segment) = segments.last_mut() else {
             panic!("{} before the first segment", op.name());
         };
@@ -120,6 +137,10 @@ impl Builder {
         debug_assert!(step.out.view.layout.is_disjoint(), "{step:?}");
         if step.chunks > 0 {
             let (room, heap) = (segment.steps.capacity(), step.op.heap_bytes());
+            if segment.steps.try_reserve(1).is_err() {
+                self.refused = true;
+                return;
+            }
             segment.weight += step.weight;
             segment.steps.push(step);
             self.bytes += ((segment.steps.capacity() - room) * size_of::<Step>() + heap) as u64;
@@ -127,21 +148,23 @@ impl Builder {
     }
 
     /// The plan.
-    pub fn finish(mut self) -> Plan {
+    pub fn finish(mut self) -> Result<Plan> {
+        self.check()?;
         let works = |s: &Segment| s.repeat > 0 && !s.steps.is_empty();
-        self.prologue.retain(works);
         self.segments.retain(works);
-        self.segments.splice(0..0, self.prologue);
+        self.prologue.retain(works);
+        let count = self.prologue.len() + self.segments.len();
+        let segments = collected(WHAT, count, self.prologue.into_iter().chain(self.segments))?;
         let worker = |s: &Segment| s.steps.iter().map(|step| step.op.worker_words()).max();
-        Plan {
+        Ok(Plan {
             kept_words: self.kept,
             scratch_words: self.scratch_peak,
-            worker_words: self.segments.iter().filter_map(worker).max().unwrap_or(0),
+            worker_words: segments.iter().filter_map(worker).max().unwrap_or(0),
             constants: self.constants,
-            weight: self.segments.iter().map(|s| s.weight * s.repeat as u64).sum(),
-            segments: self.segments,
+            weight: segments.iter().map(|s| s.weight * s.repeat as u64).sum(),
+            segments,
             shared: self.shared,
-        }
+        })
     }
 }
 
@@ -183,7 +206,8 @@ mod tests {
         assert!(error.to_string().contains("the plan needs") && error.to_string().contains("100000"), "{error}");
         assert!(b.kept(1, 1).is_err());
         // Not far from what the plan itself says.
-        let told = b.finish().program_bytes();
+        b.limit = None;
+        let told = b.finish().unwrap().program_bytes();
         assert!((100_000..300_000).contains(&told) && ops > 50, "{told} bytes of {ops} ops");
     }
 }

@@ -112,7 +112,7 @@ pub struct Segment {
 }
 
 /// A compiled request: what runs, in which order, over how much memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plan {
     /// The program. The segments that make shared blocks come first.
     pub segments: Vec<Segment>,

@@ -20,7 +20,7 @@ fn scratch_is_reused_after_its_scope_and_kept_memory_never() {
     let second = b.scratch(4, 4).unwrap();
     assert_eq!((first.at, inner.at, second.at), (0, 112, 0));
     assert_ne!(b.kept(1, 1).unwrap().at, kept.at);
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     assert_eq!((plan.kept_words, plan.scratch_words), (32, 112 + 208));
     assert_eq!(plan.arena_bytes(3), 4 * (32 + 320));
 }
@@ -85,7 +85,7 @@ fn doubling(turns: usize) -> (Plan, View) {
     b.segment(Stage::Decode, 0, turns);
     let x = Source::Rows(rows.rows(0..1).stepping(1));
     b.push(SumRows::new([x.clone(), x], rows.rows(1..2).stepping(1)));
-    (b.finish(), rows)
+    (b.finish().unwrap(), rows)
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn attention_over_a_cache_that_grows_costs_what_its_turns_do() {
     let op = |keys| Attention { q, k, v, keys, heads, narrow: false, out };
     b.segment(Stage::Discrete, first, places - first);
     b.push(op(Keys { first: first + 1, step: 1 }));
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     let alone: Vec<Step> =
         (first..places).map(|place| Step::new(op(Keys { first: place + 1, step: 0 }).into(), 1)).collect();
     assert_eq!(plan.cost(Stage::Discrete), alone.iter().fold(Cost::default(), |all, step| all + step.cost));
@@ -153,7 +153,7 @@ pub(super) fn five() -> (Plan, View, View) {
     let two = plus_one(&mut b, TWO, one);
     let three = plus_one(&mut b, THREE, two);
     b.push(SumRows::new([Source::Rows(two), Source::Rows(three)], out));
-    (b.finish(), two, out)
+    (b.finish().unwrap(), two, out)
 }
 
 fn run(plan: &Plan, arena: &mut Arena, cursor: &mut Cursor, pause: impl FnMut(&Cursor) -> bool) {
@@ -223,7 +223,7 @@ fn a_block_that_no_memory_holds_is_an_error() {
     let mut b = Builder::new();
     b.segment(Stage::Decode, 0, 1);
     b.once(TWO, |b| b.shared(1 << 45, 1)).unwrap();
-    let error = Arena::new(&b.finish(), 1).unwrap_err();
+    let error = Arena::new(&b.finish().unwrap(), 1).unwrap_err();
     assert!(error.to_string().contains(&(1u64 << 47).to_string()), "{error}");
 }
 
@@ -235,7 +235,7 @@ fn a_block_that_is_made_cannot_be_written() {
     b.segment(Stage::Decode, 0, 1);
     let shared = b.once(TWO, |b| b.shared(1, 1)).unwrap();
     b.push(SumRows::copy(one, shared));
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor::default(), |_| false);
 }
 
@@ -251,7 +251,7 @@ fn a_block_cannot_be_written_while_another_is_made() {
         Ok(())
     })
     .unwrap();
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor::default(), |_| false);
 }
 
@@ -278,7 +278,7 @@ fn what_is_written_cannot_be_read() {
     let x = b.kept(4, 4).unwrap();
     b.segment(Stage::Encode, 0, 1);
     b.push(SumRows::copy(x.rows(0..2), x.rows(1..3)));
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     let (mut arena, pool) = (Arena::new(&plan, 1).unwrap(), Pool::new(1).unwrap());
     Walker { plan: &plan, arena: &mut arena, pool: &pool, isa: Isa::detect(), profile: None }
         .run(&mut Cursor::default(), |_| false);
@@ -291,7 +291,7 @@ fn writing(view: View) {
     b.kept(4, 1).unwrap();
     b.segment(Stage::Encode, 0, 1);
     b.push(SumRows::copy(one, view));
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     run(&plan, &mut Arena::new(&plan, 1).unwrap(), &mut Cursor::default(), |_| false);
 }
 

@@ -49,14 +49,15 @@ fn available(info: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// [`Error::Memory`] for `what`: its `bytes` were asked for, and refused.
+pub(crate) fn no_room(what: &str, bytes: u64) -> Error {
+    Error::Memory { what: what.to_owned(), bytes, reason: "the system has no more memory to give".to_owned() }
+}
+
 /// `items`, `len` of them, one behind the other for `what`: [`Error::Memory`] if there is no room for them.
 pub(crate) fn collected<T>(what: &str, len: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut all = Vec::new();
-    all.try_reserve_exact(len).map_err(|_| Error::Memory {
-        what: what.to_owned(),
-        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-        reason: "the system has no more memory to give".to_owned(),
-    })?;
+    all.try_reserve_exact(len).map_err(|_| no_room(what, (len as u64).saturating_mul(size_of::<T>() as u64)))?;
     all.extend(items);
     Ok(all)
 }

@@ -12,7 +12,7 @@ pub use aligned::AlignedBytes;
 pub use dtype::DType;
 pub use filter::Filter;
 pub use limit::Limit;
-pub(crate) use limit::collected;
+pub(crate) use limit::{collected, no_room};
 pub use matrix::{Layout, Mat, TileMut};
 pub use packed::{Form, Format, Matrix, Precision};
 pub use weight::{Elements, SharedBytes, Weight};

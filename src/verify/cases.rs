@@ -33,7 +33,7 @@ struct Run {
 
 impl Run {
     fn new(b: Builder, model: &Model, device: &Device) -> Result<Self> {
-        let plan = b.finish();
+        let plan = b.finish()?;
         Ok(Self { executor: Executor::alone(device, model.networks(), &plan)?, plan })
     }
 

@@ -184,9 +184,9 @@ int main(int argc, char **argv) {
     }
     limit = SIZE_MAX;
 
-    // Each large block that a request asks for refused in its turn: that call fails, and what comes after works.
-    least = 65536;
-    for (nth = 1, large = 0; turn(argv[1], 1), large >= nth; nth += brief ? 8 : 1, large = 0) CHECK(refused == 1);
-    CHECK(refused == 0 && nth > 4);
+    // Each block but small ones that a request asks for refused in its turn: that call fails, and what comes after works.
+    least = 8192;
+    for (nth = 1, large = 0; turn(argv[1], 1), large >= nth; nth += brief ? 40 : 1, large = 0) CHECK(refused == 1);
+    CHECK(refused == 0 && nth > 40);
     return 0;
 }

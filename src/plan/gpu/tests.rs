@@ -39,7 +39,7 @@ fn normed_of(
     b.push(LayerNorm { x, affine: None, modulation: None, out: operand });
     b.push(Linear::new(operand, &w, None, out));
     change(&mut b, h, out).unwrap();
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     let mut made = [false, true].map(|single| {
         let mut on_gpu = GpuPlan::new(gpu, Arc::default(), &plan).unwrap();
         let mut cursor = on_gpu.start(&plan).unwrap();
@@ -117,7 +117,7 @@ fn pairs_of_rows_from_an_odd_one_on_are_an_error() {
         let out = Operand { view: b.kept(2, n / 2).unwrap(), form: Form::Pairs };
         b.segment(Stage::Encode, 0, 1);
         b.push(Linear::new(x, &w.slice_rows(first..first + n), None, out));
-        GpuPlan::new(gpu, Arc::default(), &b.finish()).map(|_| ())
+        GpuPlan::new(gpu, Arc::default(), &b.finish().unwrap()).map(|_| ())
     };
     let error = made(3).unwrap_err();
     assert!(matches!(error, Error::Device { problem: DeviceProblem::Unsupported, .. }), "{error}");
@@ -135,7 +135,7 @@ fn norms_of_heads_share_a_launch_unless_they_follow_from_each_other() {
         for (i, from) in from.into_iter().enumerate() {
             b.push(HeadNorm { x: views[from], norm: None, out: views[i + 1] });
         }
-        let plan = b.finish();
+        let plan = b.finish().unwrap();
         let mut on_gpu = GpuPlan::new(gpu, Arc::default(), &plan).unwrap();
         let mut cursor = on_gpu.start(&plan).unwrap();
         on_gpu.run(&plan, &mut cursor, None, |_| false).unwrap();
@@ -158,7 +158,7 @@ fn product([m, k, n]: [usize; 3], form: Form, gpu: &Gpu) -> (&'static str, Vec<f
     b.segment(Stage::Encode, 0, 1);
     b.push(LayerNorm { x, affine: None, modulation: None, out: lying });
     b.push(Linear::new(lying, &w, Some(&bias), out).then(Activation::Gelu));
-    let plan = b.finish();
+    let plan = b.finish().unwrap();
     let mut on_gpu = GpuPlan::new(gpu, Arc::default(), &plan).unwrap();
     let mut cursor = on_gpu.start(&plan).unwrap();
     on_gpu.run(&plan, &mut cursor, None, |_| false).unwrap();
@@ -258,7 +258,7 @@ fn attention_that_kernels_have_no_room_for_is_an_error() {
         let [q, k, v, out] = [4, keys, keys, 4].map(|rows| b.kept(rows, d).unwrap());
         b.segment(Stage::Encode, 0, 1);
         b.push(Attention { q, k, v, keys: Keys { first: keys, step: 0 }, heads: 1, narrow: false, out });
-        GpuPlan::new(gpu, Arc::default(), &b.finish()).map(drop)
+        GpuPlan::new(gpu, Arc::default(), &b.finish().unwrap()).map(drop)
     };
     for (d, keys) in [(136, 1537), (1032, 2)] {
         let error = made(d, keys).unwrap_err();
