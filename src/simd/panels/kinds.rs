@@ -77,7 +77,7 @@ pub(super) trait Kind {
     ) -> [[S::V; C]; R];
 }
 
-/// [`Format::F32`]
+/// [`Format::F32`](crate::tensor::Format::F32)
 pub(super) struct Single;
 
 impl Kind for Single {
@@ -111,7 +111,7 @@ pub(super) trait Widen {
     fn widen<S: Simd>(s: S, w: S::I) -> (S::V, S::V);
 }
 
-/// [`Format::Wide`]
+/// [`Format::Wide`](crate::tensor::Format::Wide)
 pub(super) struct WidePair;
 
 impl Widen for WidePair {
@@ -121,7 +121,7 @@ impl Widen for WidePair {
     }
 }
 
-/// [`Format::F16`]
+/// [`Format::F16`](crate::tensor::Format::F16)
 pub(super) struct HalfPair;
 
 impl Widen for HalfPair {
@@ -178,7 +178,7 @@ impl<W: Widen> Kind for W {
     }
 }
 
-/// [`Format::Bf16`]
+/// [`Format::Bf16`](crate::tensor::Format::Bf16)
 pub(super) struct Pair;
 
 impl Kind for Pair {
@@ -263,7 +263,7 @@ fn fetch<S: Simd, const C: usize>(s: S, w: [*const u32; C], line: usize) {
     }
 }
 
-/// [`Format::Q8`]
+/// [`Format::Q8`](crate::tensor::Format::Q8)
 pub(super) struct Block;
 
 impl Kind for Block {
@@ -301,7 +301,7 @@ impl Kind for Block {
     }
 }
 
-/// [`Format::Q8`] with the input taken apart.
+/// [`Format::Q8`](crate::tensor::Format::Q8) with the input taken apart.
 pub(super) struct SpreadBlock;
 
 impl Kind for SpreadBlock {
