@@ -25,6 +25,7 @@ const AHEAD: usize = 24 * LINE_WORDS;
 
 /// Words of the panels that one pass over the rows reads again and again: they stay in the second-level cache.
 const PASS_WORDS: usize = 64 * 1024;
+
 /// Units that a tile of one panel takes in one turn of its loop: it is so small that what is not arithmetic in a turn counts.
 const UNROLLED: usize = 4;
 
