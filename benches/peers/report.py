@@ -48,12 +48,12 @@ def bars(ax, title, groups, colours, marks=None):
 def speed_up(graphs, parts):
     """Times of the faster of PyTorch eager and compiled over ours, by stage; and of each engine on the parts."""
     count = bool(graphs) + len(parts)
-    fig, axes = plt.subplots(count, squeeze=False, figsize=(10, 3.4 * count), layout="constrained")
+    fig, axes = plt.subplots(count, squeeze=False, figsize=(max(10, 1.6 * len(graphs)), 3.4 * count), layout="constrained")
     axes = iter(axes[:, 0])
     if graphs:
         groups = {}
         for about, results in graphs:
-            name = about["work"].replace(", ", "\n", 1).replace(" rounds, ", " rounds,\n")
+            name = about["work"].replace(", ", "\n", 1).replace(" rounds, ", " rounds,\n") + "\n" + about["isa"]
             groups[name] = r.speedups(r.medians(results, r.by_stage), "torch")[r.FASTEST]
         bars(next(axes), "Pictures: speed-up over the faster of PyTorch eager and compiled", groups, STAGE_COLOURS)
     for about, results in parts:
@@ -92,16 +92,21 @@ def place(op):
 
 def roofline(graphs):
     """Every op that counts below what arithmetic and memory allow."""
-    fig, axes = plt.subplots(1, len(graphs), squeeze=False, figsize=(5 * len(graphs), 4), layout="constrained", sharey=True)
-    for ax, (about, results) in zip(axes[0], graphs):
+    across = min(3, len(graphs))
+    down = -(-len(graphs) // across)
+    fig, axes = plt.subplots(down, across, squeeze=False, figsize=(5 * across, 4 * down), layout="constrained", sharey=True)
+    for ax in axes.flat[len(graphs):]:
+        ax.set_axis_off()
+    for ax, (about, results) in zip(axes.flat, graphs):
         peak, ops = profile(results)
         roofs(ax, peak, ["f32", "bf16", "q8"])
         for op in ops:
             at = place(op)
             ax.scatter(*at, s=20 + 400 * op["share"], color=STAGE_COLOURS[op["stage"]], alpha=0.7, linewidths=0)
             ax.annotate(f"{op['stage']} {op['op']}", at, (0, 4), textcoords="offset points", ha="center", fontsize=6)
-        ax.set_title(about["work"], fontsize=9)
-    axes[0][0].set_ylabel("GFLOP/s")
+        ax.set_title(f"{about['work']}; {about['isa']}", fontsize=9)
+    for row in axes:
+        row[0].set_ylabel("GFLOP/s")
     save(fig, "roofline")
 
 
@@ -159,20 +164,33 @@ def ops_table(about, results):
     peak, ops = profile(results)
     rows = [[op["stage"], op["op"], op["precision"], f"{op['share']:.0%}", *rates(op, peak)] for op in ops]
     ops = r.table(["stage", "op", "in", "time", *RATES], rows)
-    return f"{about['work']}. {r.limits(peak)}\n\n{ops}\n{floors(peak, results)}"
+    return f"{about['work']}; {about['isa']}. {r.limits(peak)}\n\n{ops}\n{floors(peak, results)}"
+
+
+# Winograd's convolutions in f32 multiply so many times less than plain ones, whose FLOPs are what an op states.
+WINOGRAD = 2.25
 
 
 def floors(peak, results):
     """By stage: what its products and convolutions, and its attention, would take at the peak of what they multiply, all else in no
-    time; what reading its operands once an op would take; and what it takes."""
+    time; what reading its operands once an op would take; what it takes; and how many times as long as the first the fastest peer does."""
     all_ops = next(x for x in results if "ops" in x)["ops"]
-    rows = []
+    seconds = r.medians(results, r.by_stage)
+    peers = {stage: ratio * seconds[r.OURS][stage] for stage, ratio in r.speedups(seconds)[r.FASTEST].items()}
+    rows, least = [], {}
     for stage in dict.fromkeys(op["stage"] for op in all_ops):
         ops = [op for op in all_ops if op["stage"] == stage]
-        arithmetic = sum(op["flops"] / peak[op["precision"]] for op in ops if op["op"] in ("linear", "conv", "attention"))
-        seconds, reading = sum(op["seconds"] for op in ops), sum(op["bytes"] for op in ops) / peak["read_bytes"]
-        rows.append([stage, *(r.number(1e3 * x) for x in (arithmetic, reading, seconds)), f"{arithmetic / seconds:.0%}"])
-    head = ["stage", "products at the peak, ms", "a read of all operands, ms", "measured op by op, ms", "products' share"]
+        at_peak = lambda op: op["flops"] / peak[op["precision"]]
+        multiplies = [op for op in ops if op["op"] in ("linear", "conv", "attention")]
+        arithmetic = sum(map(at_peak, multiplies))
+        least[stage] = sum(at_peak(op) / (WINOGRAD if (op["op"], op["precision"]) == ("conv", "f32") else 1) for op in multiplies)
+        taken, reading = sum(op["seconds"] for op in ops), sum(op["bytes"] for op in ops) / peak["read_bytes"]
+        rows.append([stage, *(r.number(1e3 * x) for x in (arithmetic, reading, taken)), f"{arithmetic / taken:.0%}"])
+    least["image"] = sum(least.values())
+    rows.append(["image", "", "", "", ""])
+    for row in rows:
+        row.append(f"{peers[row[0]] / least[row[0]]:.2f}" if row[0] in peers else "")
+    head = ["stage", "products at the peak, ms", "a read of all operands, ms", "measured op by op, ms", "products' share", "fastest peer / products at the peak"]
     return r.table(head, rows)
 
 
