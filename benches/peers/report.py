@@ -61,7 +61,7 @@ def speed_up(graphs, parts):
         torch = {n: ratio * seconds[r.OURS][n] for n, ratio in r.speedups(seconds, "torch")[r.FASTEST].items()}
         short = lambda n: r.label(*n).replace(" x ", "\u00d7").replace(" ", "\n", 1)
         groups = {short(n): {p: torch[n] / s[n] for p, s in seconds.items()} for n in torch}
-        bars(next(axes), f"Parts, {about['dtype']}: speed-up over the same", groups, PEER_COLOURS)
+        bars(next(axes), f"Parts, {about['dtype']}, {about['machine']}: speed-up over the same", groups, PEER_COLOURS)
     save(fig, "speed-up")
 
 
