@@ -210,4 +210,17 @@ mod tests {
         let told = b.finish().unwrap().program_bytes();
         assert!((100_000..300_000).contains(&told) && ops > 50, "{told} bytes of {ops} ops");
     }
+
+    #[test]
+    fn a_plan_that_is_too_long_or_was_refused_an_op_is_not_finished() {
+        let build = |limit, refused| {
+            let mut b = Builder { limit, refused, ..Builder::default() };
+            b.segment(Stage::Encode, 0, 1);
+            b.bytes += 8;
+            b.finish().map_err(|error| error.to_string())
+        };
+        assert!(build(Some(Limit::Set(8)), false).is_ok());
+        assert_eq!(build(Some(Limit::Set(7)), false).unwrap_err(), "the plan needs 8 bytes: the limit is 7 bytes");
+        assert_eq!(build(None, true).unwrap_err(), "the plan needs 8 bytes: the system has no more memory to give");
+    }
 }

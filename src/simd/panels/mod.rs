@@ -76,10 +76,9 @@ impl<K: Kind> Job for Sweep<'_, K> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // Else nothing is left of it in this leaf.
-        if K::is_for::<S>() {
-            self.0.sweep::<S, K>(s);
-        }
+        // Known to the compiler: in a leaf that it is not for, nothing else is left of it.
+        assert!(K::is_for::<S>(), "`Product::run` chose a kind of another leaf");
+        self.0.sweep::<S, K>(s);
     }
 }
 
