@@ -5,6 +5,7 @@
 # The machine's apt for packages of the given architectures, of the machine's own release or of the one that is named, with the names that
 # its mirror has: unpack_begin ARCHITECTURES [RELEASE]
 unpack_begin() {
+  local tool
   for tool in apt-get apt-cache dpkg-deb; do
     command -v $tool >/dev/null || cannot "wants $tool: what it needs comes from Debian's packages"
   done
@@ -23,8 +24,8 @@ CONF
   if [[ -n ${2:-} ]]; then
     local mirror
     # shellcheck disable=SC2016 # apt's variables
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | grep -v security | head -n 1) ||
-      cannot "apt knows no mirror of Debian"
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | awk '!/security/ && !found++') &&
+      [[ -n $mirror ]] || cannot "apt knows no mirror of Debian"
     printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$mirror" "$2" >"$tools/apt/sources"
     printf 'Dir::Etc::sourcelist "%s";\nDir::Etc::sourceparts "/dev/null";\n' "$tools/apt/sources" >>"$tools/apt/conf"
   fi
