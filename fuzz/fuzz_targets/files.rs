@@ -6,28 +6,37 @@ use discon_fuzz::{FOLDERS, LIMIT};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::Value;
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// What is done to one file of a folder.
+/// A file of a folder, and what is done to it.
 #[derive(Arbitrary, Debug)]
-struct Damage {
+struct Damaged {
     folder: u8,
     file: u8,
-    /// The parts that are whole are not there, which is quicker.
-    alone: bool,
+    /// Mostly the parts that are whole are not there, which is quicker.
+    beside: u8,
+    first: Damage,
+    second: Option<Damage>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Damage {
     /// To its JSON: the config, or the header of tensors.
-    json: Vec<Change>,
+    Json(Change),
+    /// To that, twice: what one value says of another may still be true.
+    Two(Change, Change),
     /// To that as text.
-    text: Vec<Edit>,
-    /// In the place of the header's length.
-    length: Option<u64>,
+    Text(Edit),
+    /// The header's length.
+    Length(u64),
     /// Bytes from the end of the file.
-    cut: Option<u32>,
+    Cut(u32),
     /// Put behind it.
-    behind: Vec<u8>,
-    /// Numbers put into the data.
-    data: Vec<(u32, u32)>,
+    Behind(Vec<u8>),
+    /// A number put into the data.
+    Data(u32, u32),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -125,46 +134,50 @@ fn change(document: &mut Value, change: Change) {
 }
 
 impl Damage {
-    fn file(&self) -> usize {
-        usize::from(self.file % 8).saturating_sub(3)
-    }
-
-    /// The damaged file.
-    fn done(self, whole: &[u8]) -> Vec<u8> {
-        let (json, data) = match self.file() {
-            0 => (whole, &[][..]),
-            _ => {
-                let (length, rest) = whole.split_at(8);
-                rest.split_at(u64::from_le_bytes(length.try_into().expect("eight bytes")) as usize)
+    fn done(self, config: bool, mut file: Vec<u8>) -> Vec<u8> {
+        let header = (!config).then(|| file.first_chunk().map(|length| u64::from_le_bytes(*length))).flatten();
+        // Where the JSON is, as far as it is there.
+        let from = if config { 0 } else { file.len().min(8) };
+        let to = file.len().min(from.saturating_add(header.map_or(file.len(), |length| length as usize)));
+        match self {
+            Self::Json(first) => {
+                if let Ok(mut document) = serde_json::from_slice(&file[from..to]) {
+                    change(&mut document, first);
+                    replace(config, &mut file, from..to, document.to_string().as_bytes());
+                }
             }
-        };
-        let (is_config, mut data) = (self.file() == 0, data.to_vec());
-        let mut text = json.to_vec();
-        if !self.json.is_empty() {
-            let mut document = serde_json::from_slice(json).expect("a fixture's JSON");
-            self.json.into_iter().take(8).for_each(|it| change(&mut document, it));
-            text = serde_json::to_vec(&document).expect("a document is text");
-        }
-        for Edit { at, remove, insert } in self.text {
-            let at = usize::from(at) % (text.len() + 1);
-            let end = text.len().min(at + usize::from(remove));
-            text.splice(at..end, insert);
-        }
-        for (at, word) in self.data {
-            let count = data.len() / 4;
-            if count > 0 {
-                data[at as usize % count * 4..][..4].copy_from_slice(&word.to_le_bytes());
+            Self::Two(first, second) => return Self::Json(second).done(config, Self::Json(first).done(config, file)),
+            Self::Text(Edit { at, remove, insert }) => {
+                let mut text = file[from..to].to_vec();
+                let at = usize::from(at) % (text.len() + 1);
+                let end = text.len().min(at + usize::from(remove));
+                text.splice(at..end, insert);
+                replace(config, &mut file, from..to, &text);
+            }
+            Self::Length(length) => {
+                if let (false, Some(first)) = (config, file.first_chunk_mut()) {
+                    *first = length.to_le_bytes();
+                }
+            }
+            Self::Cut(bytes) => file.truncate(file.len() - bytes as usize % (file.len() + 1)),
+            Self::Behind(bytes) => file.extend(bytes),
+            Self::Data(at, word) => {
+                let data = &mut file[to..];
+                let count = data.len() / 4;
+                if count > 0 {
+                    data[at as usize % count * 4..][..4].copy_from_slice(&word.to_le_bytes());
+                }
             }
         }
-        let mut file = Vec::new();
-        if !is_config {
-            file.extend(self.length.unwrap_or(text.len() as u64).to_le_bytes());
-        }
-        file.extend(text);
-        file.extend(data);
-        file.truncate(file.len() - self.cut.map_or(0, |cut| cut as usize % (file.len() + 1)));
-        file.extend(self.behind);
         file
+    }
+}
+
+/// Puts other text in the place of the JSON, and its length before it.
+fn replace(config: bool, file: &mut Vec<u8>, place: Range<usize>, text: &[u8]) {
+    file.splice(place, text.iter().copied());
+    if let (false, Some(length)) = (config, file.first_chunk_mut()) {
+        *length = (text.len() as u64).to_le_bytes();
     }
 }
 
@@ -186,14 +199,20 @@ fn run(model: &Model) -> discon::Result<()> {
     Ok(())
 }
 
-fuzz_target!(|damage: Damage| -> Corpus {
-    let folder = &FOLDERS[usize::from(damage.folder) % FOLDERS.len()];
-    let (file, alone) = (damage.file(), damage.alone);
-    let changed = damage.done(&folder.files[file]);
-    if changed == *folder.files[file] {
+fuzz_target!(|damaged: Damaged| -> Corpus {
+    let Damaged { folder, file, beside, first, second } = damaged;
+    let folder = &FOLDERS[usize::from(folder) % FOLDERS.len()];
+    // The config half of the time.
+    let file = usize::from(file % 8).saturating_sub(3);
+    let whole = &folder.files[file];
+    let mut changed = first.done(file == 0, whole.to_vec());
+    if let Some(second) = second {
+        changed = second.done(file == 0, changed);
+    }
+    if changed == **whole {
         return Corpus::Reject;
     }
-    match folder.open_with(file, changed, alone) {
+    match folder.open_with(file, changed, beside % 16 > 0) {
         Ok(model) => {
             // A config that is taken asks for settings that are.
             if let Some(masked) = &model.config().discon {
