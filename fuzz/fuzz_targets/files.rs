@@ -55,7 +55,7 @@ enum Leaf {
     Bool(bool),
     Number(u64),
     Float(f64),
-    /// Added to the number that is there.
+    /// Added to the whole number that is there, or a factor of one that is not.
     Near(i8),
     Text(String),
     Numbers(Vec<u64>),
