@@ -2,7 +2,7 @@
 #![no_main]
 
 use discon::{Cpu, ErrorKind, Model, Outputs, SessionOptions, Settings};
-use discon_fuzz::{FOLDERS, LIMIT};
+use discon_fuzz::{Edit, FOLDERS, LIMIT};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::Value;
@@ -60,13 +60,6 @@ enum Leaf {
     Text(String),
     Numbers(Vec<u64>),
     Object,
-}
-
-#[derive(Arbitrary, Debug)]
-struct Edit {
-    at: u16,
-    remove: u8,
-    insert: Vec<u8>,
 }
 
 /// The paths to all values of a document.
@@ -147,11 +140,9 @@ impl Damage {
                 }
             }
             Self::Two(first, second) => return Self::Json(second).done(config, Self::Json(first).done(config, file)),
-            Self::Text(Edit { at, remove, insert }) => {
+            Self::Text(edit) => {
                 let mut text = file[from..to].to_vec();
-                let at = usize::from(at) % (text.len() + 1);
-                let end = text.len().min(at + usize::from(remove));
-                text.splice(at..end, insert);
+                edit.done(&mut text);
                 replace(config, &mut file, from..to, &text);
             }
             Self::Length(length) => {

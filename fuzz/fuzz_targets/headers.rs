@@ -3,6 +3,7 @@
 
 use discon::ErrorKind;
 use discon::weights::TensorFile;
+use discon_fuzz::Edit;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
@@ -44,13 +45,6 @@ impl Number {
     }
 }
 
-#[derive(Arbitrary, Debug)]
-struct Edit {
-    at: u16,
-    remove: u8,
-    insert: Vec<u8>,
-}
-
 /// The file, with data for what of it is small.
 fn written(file: File) -> Vec<u8> {
     let dtypes = [("F32", 4), ("F16", 2), ("BF16", 2), ("I32", 4), ("U8", 1), ("F64", 8)];
@@ -65,11 +59,7 @@ fn written(file: File) -> Vec<u8> {
             .push(format!("\"t{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{from},{to}]}}"));
     }
     let mut text = format!("{{{}}}", entries.join(",")).into_bytes();
-    for Edit { at, remove, insert } in file.text {
-        let at = usize::from(at) % (text.len() + 1);
-        let last = text.len().min(at + usize::from(remove));
-        text.splice(at..last, insert);
-    }
+    file.text.into_iter().for_each(|edit| edit.done(&mut text));
     let length = (text.len() as u64).wrapping_add_signed(file.longer.unwrap_or(0));
     let data = end.min(1 << 16) as usize + usize::from(file.behind % 4);
     [length.to_le_bytes().as_slice(), &text, &vec![1; data]].concat()

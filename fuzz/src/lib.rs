@@ -1,7 +1,8 @@
-//! What both fuzz targets use: the folders that they start from.
+//! What the fuzz targets share: the folders that they start from, an edit of text.
 
 use discon::tensor::SharedBytes;
 use discon::{Model, OpenOptions, Precision, Result};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -59,3 +60,19 @@ pub static FOLDERS: LazyLock<Vec<Folder>> = LazyLock::new(|| {
     }
     all
 });
+
+/// Bytes of a text replaced by others.
+#[derive(Arbitrary, Debug)]
+pub struct Edit {
+    at: u16,
+    remove: u8,
+    insert: Vec<u8>,
+}
+
+impl Edit {
+    pub fn done(self, text: &mut Vec<u8>) {
+        let at = usize::from(self.at) % (text.len() + 1);
+        let end = text.len().min(at + usize::from(self.remove));
+        text.splice(at..end, self.insert);
+    }
+}
