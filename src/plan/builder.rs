@@ -3,13 +3,11 @@
 use super::{Key, Plan, Segment, SharedBlock, Space, Stage, Step, View};
 use crate::error::{Error, Result};
 use crate::ops::Op;
+use crate::tensor::packed::LINE_WORDS;
 use crate::tensor::{Layout, Limit, collected, no_room};
 
 /// What the memory of the lists is for.
 const WHAT: &str = "the plan";
-
-/// Buffers start on a cache line.
-const LINE_WORDS: usize = 16;
 
 /// Writes a [`Plan`]. Kept buffers live to the plan's end; scratch buffers to the end of the [`Builder::scope`] they
 /// are made in.
@@ -173,6 +171,7 @@ fn reserve(at: usize, rows: usize, cols: usize) -> Result<usize> {
     // Words, and bytes of them, stay far from overflow: sums of a few such numbers fit.
     const MOST: usize = 1 << (usize::BITS - 18);
     rows.checked_mul(cols)
+        // Buffers start on a line of the caches.
         .and_then(|n| n.checked_next_multiple_of(LINE_WORDS))
         .and_then(|n| at.checked_add(n))
         .filter(|&end| end < MOST)

@@ -14,8 +14,11 @@ use std::sync::Arc;
 /// Rows of the matrix in a panel.
 pub const PANEL: usize = 16;
 
-/// Bytes of a line.
+/// Bytes of a line, which is one of the caches too.
 pub const LINE: usize = 64;
+
+/// Words of a line.
+pub const LINE_WORDS: usize = LINE / 4;
 
 /// Numbers along K that share a scale in [`Format::Q8`].
 pub const BLOCK: usize = 64;
@@ -260,7 +263,7 @@ impl Matrix {
 
     /// Words of a panel.
     pub fn panel_words(&self) -> usize {
-        self.inner.format.lines(self.inner.k) * (LINE / 4)
+        self.inner.format.lines(self.inner.k) * LINE_WORDS
     }
 
     /// The panels that hold rows `rows`, and where in them: panel p has rows 16 p - [`Matrix::skip`] and following.

@@ -11,7 +11,7 @@ use crate::plan::Cx;
 use crate::simd::panels::Product;
 use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::Form;
-use crate::tensor::packed::PANEL;
+use crate::tensor::packed::{LINE_WORDS, PANEL};
 use crate::tensor::{Format, Layout, Mat, Matrix, TileMut};
 use std::ops::Range;
 
@@ -24,6 +24,12 @@ const PATCHES: usize = 48;
 /// Columns of the result multiplied at once.
 const COLUMNS: usize = 128;
 
+/// Words from one place's matrix of so many words to the next's: an odd number of cache lines, since a transform reaches into all
+/// matrices by turns, and at distances of a power of two they would share a set of the cache.
+fn stride(words: usize) -> usize {
+    (words.div_ceil(LINE_WORDS) | 1) * LINE_WORDS
+}
+
 impl Conv {
     fn columns(&self) -> usize {
         self.tile_columns().min(COLUMNS)
@@ -33,7 +39,7 @@ impl Conv {
     /// a pixel of zeros.
     pub(super) fn winograd_parts(&self) -> [usize; 4] {
         let (cin, columns) = (self.x.cols(), self.columns());
-        [PLACES * PATCHES * cin, PLACES * PATCHES * columns, 4 * columns, cin]
+        [PLACES * stride(PATCHES * cin), PLACES * stride(PATCHES * columns), 4 * columns, cin]
     }
 
     /// Computes lines `lines` (from an even one on) of image `image` from lines `input` of `x`.
@@ -57,17 +63,19 @@ impl Conv {
         let corner = |patch: usize| (lines.start + patch / across * 2, patch % across * 2);
         for start in (0..all).step_by(PATCHES) {
             let some = start..all.min(start + PATCHES);
+            let step = stride(some.len() * self.x.cols());
             for (i, patch) in some.clone().enumerate() {
                 let pixels = self.patch(&pixels, corner(patch), zeros);
-                cx.isa().run(TransformPatch { pixels, step: some.len(), index: i, to: patches });
+                cx.isa().run(TransformPatch { pixels, step, index: i, to: patches });
             }
             for first in out.cols().step_by(COLUMNS) {
                 let columns = first..out.cols().end.min(first + COLUMNS);
                 let width = columns.len().next_multiple_of(PANEL);
+                let step = stride(some.len() * width);
                 self.multiply(cx, w, &columns, some.len(), patches, products);
                 for (i, patch) in some.clone().enumerate() {
                     let products = &products[i * width..];
-                    cx.isa().run(TransformSums { products, step: some.len() * width, width, to: outputs });
+                    cx.isa().run(TransformSums { products, step, width, to: outputs });
                     let (line, column) = corner(patch);
                     for (j, sums) in outputs.chunks_exact(width).take(4).enumerate() {
                         let (line, column) = (line + j / 2, column + j % 2);
@@ -103,8 +111,10 @@ impl Conv {
     ) {
         let cin = self.x.cols();
         let (panels, width) = (w.rows() / PLACES / PANEL, columns.len().next_multiple_of(PANEL));
-        for (place, out) in products.chunks_exact_mut(count * width).take(PLACES).enumerate() {
-            let x = Mat::new(&patches[place * count * cin..][..count * cin], Layout::dense(count, cin)).cast();
+        let [from, to] = [cin, width].map(|cols| stride(count * cols));
+        for place in 0..PLACES {
+            let x = Mat::new(&patches[place * from..][..count * cin], Layout::dense(count, cin)).cast();
+            let out = &mut products[place * to..][..count * width];
             let first = place * panels + columns.start / PANEL;
             let panels = first..first + width / PANEL;
             Product { x, rows: 0..count, w: w.words(), format: Format::F32, k: cin, panels, out }.run(cx.isa());
@@ -126,7 +136,7 @@ fn sums<S: Simd>(s: S, [a, b, c, d]: [S::V; 4]) -> [S::V; 2] {
     [s.add(s.add(a, b), c), s.sub(s.sub(b, c), d)]
 }
 
-/// `B^T d B` of one patch: place p to row `index` of matrix p of `step` rows.
+/// `B^T d B` of one patch: place p to row `index` of the matrix from `p step` on.
 struct TransformPatch<'a> {
     pixels: [&'a [f32]; PLACES],
     step: usize,
@@ -159,7 +169,7 @@ impl Along for TransformPatch<'_> {
             [d[y], d[y + 1], d[y + 2], d[y + 3]] = differences(s, [d[y], d[y + 1], d[y + 2], d[y + 3]]);
         }
         for (place, d) in d.into_iter().enumerate() {
-            let row = (place * self.step + self.index) * cin;
+            let row = place * self.step + self.index * cin;
             s.store_at::<WHOLE>(&mut self.to[row..row + cin], at, d);
         }
     }

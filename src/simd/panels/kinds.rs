@@ -1,8 +1,8 @@
 //! How each format's numbers meet the input.
 
-use super::{AHEAD, LINE_WORDS};
+use super::AHEAD;
 use crate::simd::Simd;
-use crate::tensor::packed::{BLOCK, Form, PANEL};
+use crate::tensor::packed::{BLOCK, Form, LINE_WORDS, PANEL};
 use half::f16;
 
 // Loops rather than closures over arrays, which nothing forces into the leaf's entry: outside of it the instructions are

@@ -11,14 +11,11 @@ mod rows;
 
 use super::{Isa, Job, Simd};
 use crate::tensor::Mat;
-use crate::tensor::packed::{BLOCK, Form, Format, LINE, PANEL};
+use crate::tensor::packed::{BLOCK, Form, Format, LINE_WORDS, PANEL};
 use kinds::{Block, HalfPair, Kind, Pair, Single, SpreadBlock, WidePair, moved};
 pub use rows::{Prepare, Spread, prepare};
 use std::marker::PhantomData;
 use std::ops::Range;
-
-/// Words of a line.
-const LINE_WORDS: usize = LINE / 4;
 
 /// Words by which panels are fetched ahead: the hardware's own prefetching stops at each page's end.
 const AHEAD: usize = 24 * LINE_WORDS;

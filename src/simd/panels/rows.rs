@@ -1,9 +1,8 @@
 //! Rows of the input, brought into the forms that products read.
 
-use super::LINE_WORDS;
 use super::kinds::{Block, Kind, QUADS, SpreadBlock};
 use crate::simd::{Isa, Job, Simd};
-use crate::tensor::packed::{BLOCK, Form, steps_per_unit};
+use crate::tensor::packed::{BLOCK, Form, LINE_WORDS, steps_per_unit};
 
 /// Brings a row into a form that products read.
 pub struct Prepare<'a> {
