@@ -357,32 +357,38 @@ fuzz_target!(|asked: Asked| {
     let Some(mut session) = check(model.session_with(&*CPU, batch, &settings, outputs, &options), right) else {
         return;
     };
+    // Whether a request was taken and not cancelled since: then it can be worked on.
+    let mut begun = false;
     for action in iter::once(Action::Begin(asked.first)).chain(asked.then) {
         match action {
             Action::Begin(given) => {
                 let (classes, seeds, start) = made.spoilt(&given);
-                check(session.begin_with(&classes, &seeds, &start), right && given.wrong.is_none());
+                let right = right && given.wrong.is_none();
+                begun |= check(session.begin_with(&classes, &seeds, &start), right).is_some();
             }
             Action::BeginWithCodes(given) => {
                 let (classes, seeds, Start { codes, .. }) = made.spoilt(&given);
                 let codes: Vec<Vec<u32>> = codes.into_iter().map(|row| row.into_iter().flatten().collect()).collect();
                 let right = right && given.wrong.is_none() && given_codes;
-                check(session.begin_with_codes(&classes, &seeds, &codes), right);
+                begun |= check(session.begin_with_codes(&classes, &seeds, &codes), right).is_some();
             }
             Action::Step(micros) => {
                 for _ in 0..30 {
-                    let at = check(session.step(Duration::from_micros(micros.into())), false);
+                    let at = check(session.step(Duration::from_micros(micros.into())), begun);
                     if at.is_none_or(|at| at.finished) {
                         break;
                     }
                 }
             }
             Action::Run => {
-                if check(session.run(|_| ()), false).is_some() {
+                if check(session.run(|_| ()), begun).is_some() {
                     check_results(&session, batch, outputs);
                 }
             }
-            Action::Cancel => session.canceller().cancel(),
+            Action::Cancel => {
+                session.canceller().cancel();
+                begun = false;
+            }
             Action::Results => {
                 check(session.images(), false);
                 check(session.previews(), false);

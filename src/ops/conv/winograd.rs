@@ -25,7 +25,7 @@ const PATCHES: usize = 48;
 const COLUMNS: usize = 128;
 
 /// Words from one place's matrix of so many words to the next's: an odd number of cache lines, since a transform reaches into all
-/// matrices by turns, and at distances of a power of two they would share a set of the cache.
+/// matrices by turns, and at multiples of 4 KiB, as many channels are, they would share a set of the cache.
 fn stride(words: usize) -> usize {
     (words.div_ceil(LINE_WORDS) | 1) * LINE_WORDS
 }
