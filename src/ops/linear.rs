@@ -62,6 +62,9 @@ const FEW_ROWS_BYTES: usize = 64 * 1024;
 /// Tiles that a product of many rows is cut into at least, if it has the columns: every thread should find some.
 const TILES: usize = 8;
 
+/// Rows of a tile at most: the more there are, the less often weights come from memory, and the fewer tiles for threads to share.
+const TILE_ROWS: usize = 96;
+
 /// Columns that the widest kernel takes at once.
 const STRIP: usize = 4 * PANEL;
 
@@ -84,7 +87,7 @@ impl Kernel for Linear {
             Form::Blocks if lying => 8 * STRIP,
             _ => 2 * STRIP,
         };
-        let tile_rows = tile_rows(&self.w, rows);
+        let tile_rows = tile_rows(rows, TILE_ROWS);
         let across = cols.div_ceil(most).max(TILES.div_ceil(rows.div_ceil(tile_rows)));
         tile(tile_rows, cols.div_ceil(across).next_multiple_of(STRIP))
     }
@@ -403,8 +406,8 @@ mod tests {
 
     #[test]
     fn a_row_does_not_depend_on_its_company_nor_on_passes_over_k() {
-        // The weights of 4 panels are more than one pass holds.
-        let (m, n, k) = (23, 70, 2600);
+        // In every format the rows of one tile are more than one pass holds, and a few of them are not.
+        let (m, n, k) = (95, 70, 2800);
         let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
         for (dtype, format) in FORMATS {
             let w = Matrix::pack(&weight_as(dtype, &[n, k], &w), format).unwrap();

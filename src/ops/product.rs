@@ -94,13 +94,9 @@ pub(super) fn parts(w: &Matrix, input: Rows, rows: usize, cols: usize) -> [usize
     [rows * width, row, rows * each, rows * form.spread_words(k)]
 }
 
-/// Rows of a tile: its input stays in the second-level cache beside the weights; whole groups of the kernel's rows;
-/// all tiles about the same.
-pub(super) fn tile_rows(w: &Matrix, rows: usize) -> usize {
-    const INPUT_WORDS: usize = 64 * 1024;
+/// Rows of a tile, of `rows` and at most `most`: whole groups of the kernel's rows, all tiles about the same.
+pub(super) fn tile_rows(rows: usize, most: usize) -> usize {
     const GROUP: usize = 6;
-    let words = w.format().form().words(w.cols());
-    let most = (INPUT_WORDS / words.max(1)).clamp(4 * GROUP, 16 * GROUP);
     rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(GROUP)
 }
 

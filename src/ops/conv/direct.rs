@@ -6,10 +6,14 @@ use crate::plan::Cx;
 use crate::tensor::{Form, Matrix, TileMut};
 use std::ops::Range;
 
+/// Words of the neighbourhoods that are multiplied at once: they were written just before, into the second-level cache.
+const GATHERED_WORDS: usize = 64 * 1024;
+
 impl Conv {
     /// Output pixels multiplied at once.
     fn block(&self, w: &Matrix) -> usize {
-        tile_rows(w, self.tile_lines() * self.out_width)
+        let words = w.format().form().words(w.cols());
+        tile_rows(self.tile_lines() * self.out_width, (GATHERED_WORDS / words.max(1)).clamp(24, 96))
     }
 
     /// The parts of a worker's memory behind the copy of the pixels.

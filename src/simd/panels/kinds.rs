@@ -255,11 +255,13 @@ unsafe fn starts<S: Simd, const R: usize, const C: usize>(s: S, x: [*const u32; 
     sums
 }
 
-/// Asks for the lines that come after line `line` of each panel.
+/// Asks for the line of each panel that comes a while after line `line`.
 #[inline(always)]
-fn fetch<S: Simd, const C: usize>(s: S, w: [*const u32; C], line: usize) {
-    for w in w.iter().step_by(PANEL / S::LANES.min(PANEL)) {
-        s.prefetch(w.wrapping_add(line * LINE_WORDS + AHEAD));
+pub(super) fn fetch_ahead<S: Simd, const C: usize>(s: S, w: [*const u32; C], line: usize) {
+    let panels = w.iter().step_by(PANEL / S::LANES);
+    let line = line + AHEAD / panels.len();
+    for w in panels {
+        s.prefetch(w.wrapping_add(line * LINE_WORDS));
     }
 }
 
@@ -287,7 +289,7 @@ impl Kind for Block {
         unsafe {
             let mut sums = starts(s, x, QUADS + 1);
             for quad in 0..QUADS {
-                fetch(s, w, quad);
+                fetch_ahead(s, w, quad);
                 let w = words(s, moved(w, quad * LINE_WORDS));
                 for r in 0..R {
                     let x = s.splat_word(*x[r].add(quad));
@@ -325,7 +327,7 @@ impl Kind for SpreadBlock {
         unsafe {
             let mut sums = starts(s, x, 2 * QUADS + 1);
             for quad in 0..QUADS {
-                fetch(s, w, quad);
+                fetch_ahead(s, w, quad);
                 let w = words(s, moved(w, quad * LINE_WORDS));
                 let (mut even, mut odd) = (w, w);
                 for (w, (even, odd)) in w.into_iter().zip(even.iter_mut().zip(&mut odd)) {

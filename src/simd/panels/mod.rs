@@ -12,16 +12,22 @@ mod rows;
 use super::{Isa, Job, Simd};
 use crate::tensor::Mat;
 use crate::tensor::packed::{BLOCK, Form, Format, LINE_WORDS, PANEL};
-use kinds::{Block, HalfPair, Kind, Pair, Single, SpreadBlock, WidePair, moved};
+use kinds::{Block, HalfPair, Kind, Pair, Single, SpreadBlock, WidePair, fetch_ahead, moved};
 pub use rows::{Prepare, Spread, prepare};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Words by which panels are fetched ahead: the hardware's own prefetching stops at each page's end.
-const AHEAD: usize = 24 * LINE_WORDS;
+/// The largest tile: rows, and vectors of outputs.
+const ROWS: usize = 6;
+const VECTORS: usize = 4;
 
-/// Words of the panels that one pass over the rows reads again and again: they stay in the second-level cache.
-const PASS_WORDS: usize = 64 * 1024;
+/// Lines that are fetched ahead, in all panels of a tile together: the hardware's own prefetching stops at each page's end. The
+/// fewer panels, the sooner each needs its next line.
+const AHEAD: usize = 96;
+
+/// Words of the input, and of a strip of panels, that a pass along K takes at most: all panels read the one again, all rows
+/// the other, and find them in the second-level cache. 96 rows of 768 numbers are one pass.
+const PASS_WORDS: usize = 72 * 1024;
 
 /// Units that a tile of one panel takes in one turn of its loop: it is so small that what is not arithmetic in a turn counts.
 const UNROLLED: usize = 4;
@@ -80,75 +86,89 @@ impl<K: Kind> Job for Sweep<'_, K> {
 }
 
 impl Product<'_> {
-    /// All panels, as many at once as the registers hold outputs for.
+    /// All panels, K in passes.
     #[inline(always)]
     fn sweep<S: Simd, K: Kind>(mut self, s: S) {
         let lines = self.format.lines(self.k);
         let width = self.panels.len() * PANEL;
         assert!(self.w.len() >= self.panels.end * lines * LINE_WORDS && self.out.len() >= self.rows.len() * width);
-        let all = self.panels.clone();
-        match S::LANES {
-            // The int8 kernel has two accumulators an output.
-            16 if K::NUMBERS == BLOCK && self.rows.len() > 3 => {
-                let rest = self.strips::<S, K, 6, 2>(s, all);
-                self.strips::<S, K, 6, 1>(s, rest);
-            }
-            16 => {
-                let rest = self.strips::<S, K, 6, 4>(s, all);
-                self.strips::<S, K, 6, 1>(s, rest);
-            }
-            // Weights that are widened or taken apart take twice the registers.
-            8 if K::NUMBERS == BLOCK && S::SPREADS_QUADS || K::NUMBERS == 2 && self.rows.len() > 3 => {
-                self.strips::<S, K, 4, 2>(s, all);
-            }
-            8 if self.rows.len() > 3 => {
-                self.strips::<S, K, 6, 2>(s, all);
-            }
-            8 => {
-                let rest = self.strips::<S, K, 3, 4>(s, all);
-                self.strips::<S, K, 6, 2>(s, rest);
-            }
-            _ if S::REGISTERS >= 32 => {
-                self.strips::<S, K, 6, 4>(s, all);
-            }
-            _ => {
-                self.strips::<S, K, 3, 4>(s, all);
+        let all = self.k / K::NUMBERS + usize::from(K::NUMBERS == BLOCK && !self.k.is_multiple_of(BLOCK));
+        let strip = VECTORS * S::LANES / PANEL * K::LINES * LINE_WORDS;
+        let passes = match self.rows.len() {
+            // One tile reads everything but once.
+            ..=ROWS => 1,
+            rows => (all * strip.max(rows * K::WORDS)).div_ceil(PASS_WORDS).max(1),
+        };
+        let pass = all.div_ceil(passes).max(1);
+        let mut done = 0;
+        loop {
+            let units = done..all.min(done + pass);
+            done = units.end;
+            self.pass::<S, K>(s, units);
+            if done == all {
+                break;
             }
         }
     }
 
-    /// Strips of as many panels as `C` vectors are, for all rows, `R` at a time; K in passes, so that a strip stays
-    /// in the second-level cache. Returns the panels that no whole strip covers.
+    /// Some units of all panels, as many panels at once as the registers hold outputs for.
     #[inline(always)]
-    fn strips<S: Simd, K: Kind, const R: usize, const C: usize>(&mut self, s: S, all: Range<usize>) -> Range<usize> {
+    fn pass<S: Simd, K: Kind>(&mut self, s: S, units: Range<usize>) {
+        let all = self.panels.clone();
+        match S::LANES {
+            // The int8 kernel has two accumulators an output.
+            16 if K::NUMBERS == BLOCK && self.rows.len() > 3 => {
+                let rest = self.strips::<S, K, ROWS, 2>(s, all, &units);
+                self.strips::<S, K, ROWS, 1>(s, rest, &units);
+            }
+            16 => {
+                let rest = self.strips::<S, K, ROWS, VECTORS>(s, all, &units);
+                self.strips::<S, K, ROWS, 1>(s, rest, &units);
+            }
+            // Weights that are widened or taken apart take twice the registers.
+            8 if K::NUMBERS == BLOCK && S::SPREADS_QUADS || K::NUMBERS == 2 && self.rows.len() > 3 => {
+                self.strips::<S, K, 4, 2>(s, all, &units);
+            }
+            8 if self.rows.len() > 3 => {
+                self.strips::<S, K, ROWS, 2>(s, all, &units);
+            }
+            8 => {
+                let rest = self.strips::<S, K, 3, VECTORS>(s, all, &units);
+                self.strips::<S, K, ROWS, 2>(s, rest, &units);
+            }
+            _ if S::REGISTERS >= 32 => {
+                self.strips::<S, K, ROWS, VECTORS>(s, all, &units);
+            }
+            _ => {
+                self.strips::<S, K, 3, VECTORS>(s, all, &units);
+            }
+        }
+    }
+
+    /// Some units of strips of as many panels as `C` vectors are, for all rows, `R` at a time. Returns the panels that no whole
+    /// strip covers.
+    #[inline(always)]
+    fn strips<S: Simd, K: Kind, const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        all: Range<usize>,
+        units: &Range<usize>,
+    ) -> Range<usize> {
         let each = C * S::LANES / PANEL;
         let end = all.start + all.len() / each * each;
-        let units = self.k / K::NUMBERS + usize::from(K::NUMBERS == BLOCK && !self.k.is_multiple_of(BLOCK));
-        let pass = match self.rows.len() {
-            rows if rows <= R => units.max(1),
-            _ => (PASS_WORDS / (each * K::LINES * LINE_WORDS)).max(1),
-        };
         for panel in (all.start..end).step_by(each) {
-            let mut unit = 0;
-            loop {
-                let some = unit..units.min(unit + pass);
-                unit = some.end;
-                let mut at = self.rows.start;
-                while at + R <= self.rows.end {
-                    self.tile::<S, K, R, C>(s, at, panel, some.clone());
-                    at += R;
-                }
-                match self.rows.end - at {
-                    5 if R > 5 => self.tile::<S, K, 5, C>(s, at, panel, some),
-                    4 if R > 4 => self.tile::<S, K, 4, C>(s, at, panel, some),
-                    3 if R > 3 => self.tile::<S, K, 3, C>(s, at, panel, some),
-                    2 if R > 2 => self.tile::<S, K, 2, C>(s, at, panel, some),
-                    1 => self.tile::<S, K, 1, C>(s, at, panel, some),
-                    _ => {}
-                }
-                if unit == units {
-                    break;
-                }
+            let (mut at, units) = (self.rows.start, units.clone());
+            while at + R <= self.rows.end {
+                self.tile::<S, K, R, C>(s, at, panel, units.clone());
+                at += R;
+            }
+            match self.rows.end - at {
+                5 if R > 5 => self.tile::<S, K, 5, C>(s, at, panel, units),
+                4 if R > 4 => self.tile::<S, K, 4, C>(s, at, panel, units),
+                3 if R > 3 => self.tile::<S, K, 3, C>(s, at, panel, units),
+                2 if R > 2 => self.tile::<S, K, 2, C>(s, at, panel, units),
+                1 => self.tile::<S, K, 1, C>(s, at, panel, units),
+                _ => {}
             }
         }
         end..all.end
@@ -189,7 +209,7 @@ impl Product<'_> {
                     let (x, w) = (moved(x, unit * K::WORDS), moved(w, unit * LINE_WORDS));
                     if fetch {
                         for next in 0..UNROLLED {
-                            s.prefetch(w[0].wrapping_add(next * LINE_WORDS + AHEAD));
+                            s.prefetch(w[0].wrapping_add((next + AHEAD) * LINE_WORDS));
                         }
                     }
                     for next in 0..UNROLLED {
@@ -201,9 +221,7 @@ impl Product<'_> {
             for unit in unit..units.end {
                 let (at, line) = (unit * K::WORDS, unit * K::LINES * LINE_WORDS);
                 if K::LINES == 1 {
-                    for c in (0..C).step_by(per_panel) {
-                        s.prefetch(w[c].wrapping_add(line + AHEAD));
-                    }
+                    fetch_ahead(s, w, unit);
                 }
                 acc = K::unit::<S, R, C, false>(s, moved(x, at), moved(w, line), acc);
             }
