@@ -4,6 +4,7 @@ A file of results has one JSON object a line: first what was measured and on whi
 """
 import json
 import os
+import random
 import shlex
 import subprocess
 import sys
@@ -47,11 +48,12 @@ def printed(command, env=None, failures=None):
 
 
 def alternate(commands, times, env=None, failures=None):
-    """All commands by turns, `times` times: what they printed, each with its peer's name. Where `failures` takes what a failed one
-    said, the others go on, and it does too if it printed anything."""
+    """All commands by turns, `times` times: what they printed, each with its peer's name. In another order each turn, since what else
+    runs on a machine can have a rhythm. Where `failures` takes what a failed one said, the others go on, and it does too if it
+    printed anything."""
     results, commands = [], dict(commands)
     for turn in range(times):
-        for peer, command in list(commands.items()):
+        for peer, command in random.sample(list(commands.items()), len(commands)):
             wrong = None if failures is None else []
             lines = printed(command, env, wrong)
             results += [dict(line, peer=peer, turn=turn) for line in lines]

@@ -8,7 +8,7 @@
 use super::LayerNorm;
 #[cfg(feature = "cuda")]
 use super::on_gpu::{FEW, Launcher, Result, Splits, Tall, abi, small, split, wide};
-use super::product::{Epilogue, Input, Operand, Rows, multiply, parts, tile_rows};
+use super::product::{Epilogue, Input, Operand, Rows, TILE_ROWS, multiply, parts, tile_rows};
 use super::{Activation, Kernel, Out, words};
 use crate::plan::{Cost, Cx, View, WorkerMemory};
 use crate::tensor::packed::PANEL;
@@ -61,9 +61,6 @@ const FEW_ROWS_BYTES: usize = 64 * 1024;
 
 /// Tiles that a product of many rows is cut into at least, if it has the columns: every thread should find some.
 const TILES: usize = 8;
-
-/// Rows of a tile at most: the more there are, the less often weights come from memory, and the fewer tiles for threads to share.
-const TILE_ROWS: usize = 96;
 
 /// Columns that the widest kernel takes at once.
 const STRIP: usize = 4 * PANEL;

@@ -4,7 +4,7 @@ use super::Activation;
 #[cfg(feature = "cuda")]
 use super::on_gpu::{Launcher, Result, abi};
 use crate::plan::{Cx, View};
-use crate::simd::panels::{Prepare, Product, Spread, prepare};
+use crate::simd::panels::{Prepare, Product, ROWS, Spread, prepare};
 use crate::simd::{Along, Job, Simd, along};
 use crate::tensor::packed::{BLOCK, PANEL};
 use crate::tensor::{Form, Layout, Mat, Matrix, TileMut, Weight};
@@ -94,10 +94,12 @@ pub(super) fn parts(w: &Matrix, input: Rows, rows: usize, cols: usize) -> [usize
     [rows * width, row, rows * each, rows * form.spread_words(k)]
 }
 
-/// Rows of a tile, of `rows` and at most `most`: whole groups of the kernel's rows, all tiles about the same.
+/// Rows of an op's tile at most: the more there are, the less often weights come from memory, and the fewer tiles for threads to share.
+pub(super) const TILE_ROWS: usize = 16 * ROWS;
+
+/// Rows of a tile, of `rows` and at most `most`: whole tiles of the kernel, all about the same.
 pub(super) fn tile_rows(rows: usize, most: usize) -> usize {
-    const GROUP: usize = 6;
-    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(GROUP)
+    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(ROWS)
 }
 
 /// The input of a tile, in the form that the kernel reads.

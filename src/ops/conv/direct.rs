@@ -1,8 +1,9 @@
 //! A convolution as a product of gathered neighbourhoods with the filters.
 
 use super::{Conv, Pixels};
-use crate::ops::product::{Input, Rows, multiply, parts, tile_rows};
+use crate::ops::product::{Input, Rows, TILE_ROWS, multiply, parts, tile_rows};
 use crate::plan::Cx;
+use crate::simd::panels::ROWS;
 use crate::tensor::{Form, Matrix, TileMut};
 use std::ops::Range;
 
@@ -13,7 +14,7 @@ impl Conv {
     /// Output pixels multiplied at once.
     fn block(&self, w: &Matrix) -> usize {
         let words = w.format().form().words(w.cols());
-        tile_rows(self.tile_lines() * self.out_width, (GATHERED_WORDS / words.max(1)).clamp(24, 96))
+        tile_rows(self.tile_lines() * self.out_width, (GATHERED_WORDS / words.max(1)).clamp(4 * ROWS, TILE_ROWS))
     }
 
     /// The parts of a worker's memory behind the copy of the pixels.

@@ -17,8 +17,10 @@ pub use rows::{Prepare, Spread, prepare};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// The largest tile: rows, and vectors of outputs.
-const ROWS: usize = 6;
+/// Rows of the largest tile.
+pub const ROWS: usize = 6;
+
+/// Vectors of outputs of the largest tile.
 const VECTORS: usize = 4;
 
 /// Lines that are fetched ahead, in all panels of a tile together: the hardware's own prefetching stops at each page's end. The
