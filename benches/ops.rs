@@ -5,6 +5,7 @@
 //! cargo bench --bench ops -- 'linear/2 x .* q8'   # those whose names match a regular expression
 //! cargo bench --bench ops -- --test               # each once, without a clock
 //! DISCON_BENCH_OUT=benches/results/ops.jsonl cargo bench --bench ops
+//! DISCON_BENCH_ISA=avx2 cargo bench --bench ops   # by an older instruction set than the processor's newest
 //! ```
 //!
 //! Criterion measures; the "elements" of its products are floating-point operations. Below its figures stands a line of
@@ -325,7 +326,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(case: &Case, pool: &Pool) -> Result<Self> {
+    fn new(case: &Case, pool: &Pool, isa: Isa) -> Result<Self> {
         let mut b = Builder::new();
         let ops = (case.make)(&mut b)?;
         let weight: u64 = ops.iter().map(|op| op.cost(1).weight()).sum();
@@ -337,26 +338,26 @@ impl Subject {
         let plan = b.finish()?;
         let arena = Arena::new(&plan, pool.threads())?;
         let mut subject = Self { plan, arena, ops: count, cost, hash: 0, ready: false };
-        subject.run(pool);
+        subject.run(pool, isa);
         // FNV-1a, 64 bits.
         let bytes = subject.arena.slice_mut::<u32>(out).iter().flat_map(|x| x.to_le_bytes());
         subject.hash = bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         Ok(subject)
     }
 
-    fn run(&mut self, pool: &Pool) {
+    fn run(&mut self, pool: &Pool, isa: Isa) {
         let Self { plan, arena, .. } = self;
         // What a case prepares is a segment of its own.
         let mut cursor = Cursor { segment: if self.ready { plan.segments.len() - 1 } else { 0 }, ..Cursor::default() };
-        Walker { plan, arena, pool, isa: Isa::detect(), profile: None }.run(&mut cursor, |_| false);
+        Walker { plan, arena, pool, isa, profile: None }.run(&mut cursor, |_| false);
         self.ready = true;
     }
 
     /// Seconds an op: the mean of as many runs as give at least `ops`.
-    fn seconds(&mut self, pool: &Pool, ops: u64) -> f64 {
+    fn seconds(&mut self, pool: &Pool, isa: Isa, ops: u64) -> f64 {
         let runs = ops.div_ceil(self.ops);
         let start = Instant::now();
-        (0..runs).for_each(|_| self.run(pool));
+        (0..runs).for_each(|_| self.run(pool, isa));
         start.elapsed().as_secs_f64() / (runs * self.ops) as f64
     }
 }
@@ -379,10 +380,11 @@ impl Lab {
             group.throughput(Throughput::Elements(flops as u64));
         }
         group.bench_function(case.name(), |bencher| {
-            let new = || Subject::new(case, &self.pool).unwrap_or_else(|e| panic!("{e}"));
+            let (pool, isa) = (&self.pool, self.cpu.isa());
+            let new = || Subject::new(case, pool, isa).unwrap_or_else(|e| panic!("{e}"));
             let subject = subject.get_or_insert_with(new);
             bencher.iter_custom(|ops| {
-                seconds.push(subject.seconds(&self.pool, ops));
+                seconds.push(subject.seconds(pool, isa, ops));
                 if case.beside_reads {
                     reads.push(self.memory.bandwidth(&self.cpu));
                 }
@@ -446,7 +448,7 @@ impl Lab {
             "kind": "ops",
             "machine": machine(),
             "threads": self.pool.threads(),
-            "isa": Isa::detect().name(),
+            "isa": self.cpu.isa().name(),
             "discon": env!("CARGO_PKG_VERSION"),
             "peak": self.peaks,
         });
@@ -468,7 +470,10 @@ fn machine() -> String {
 fn main() -> Result<()> {
     let criterion = Criterion::default().sample_size(SAMPLES).measurement_time(LASTING).warm_up_time(WARM_UP);
     let mut criterion = criterion.nresamples(1000).configure_from_args();
-    let (pool, cpu, memory) = (Pool::new(0)?, Cpu::new(0)?, LargeRead::new()?);
+    let (pool, mut cpu, memory) = (Pool::new(0)?, Cpu::new(0)?, LargeRead::new()?);
+    if let Ok(name) = std::env::var("DISCON_BENCH_ISA") {
+        cpu = cpu.with_isa(&name)?;
+    }
     let mut lab = Lab { pool, cpu, memory, peaks: None, lines: Vec::new() };
     for case in cases() {
         lab.measure(&mut criterion, &case)?;
