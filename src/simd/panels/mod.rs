@@ -118,11 +118,7 @@ impl Product<'_> {
     fn pass<S: Simd, K: Kind>(&mut self, s: S, units: Range<usize>) {
         let all = self.panels.clone();
         match S::LANES {
-            // The int8 kernel has two accumulators an output.
-            16 if K::NUMBERS == BLOCK && self.rows.len() > 3 => {
-                let rest = self.strips::<S, K, ROWS, 2>(s, all, &units);
-                self.strips::<S, K, ROWS, 1>(s, rest, &units);
-            }
+            // The int8 kernel has two accumulators an output: while it sums a block of integers in registers, its floats wait in memory.
             16 => {
                 let rest = self.strips::<S, K, ROWS, VECTORS>(s, all, &units);
                 self.strips::<S, K, ROWS, 1>(s, rest, &units);
