@@ -367,7 +367,7 @@ mod tests {
                 f32 >= 32 && bf16 == f32 && q8 <= f32 && (q8 == f32 || isa.spreads(Form::Blocks)),
                 "{isa}: {lanes:?}"
             );
-            Precision::ALL.map(|precision| multiply(&cpu, precision, 100));
+            Precision::ALL.into_iter().for_each(|precision| multiply(&cpu, precision, 100));
         }
     }
 }

@@ -164,7 +164,8 @@ def ops_table(about, results):
     peak, ops = profile(results)
     rows = [[op["stage"], op["op"], op["precision"], f"{op['share']:.0%}", *rates(op, peak)] for op in ops]
     ops = r.table(["stage", "op", "in", "time", *RATES], rows)
-    return f"{about['work']}; {about['isa']}. {r.limits(peak)}\n\n{ops}\n{floors(peak, results)}"
+    processor = about["machine"].rsplit(",", 1)[0]
+    return r.folded(f"{about['work']}; {processor}, {about['isa']}", f"{r.limits(peak)}\n\n{ops}\n{floors(peak, results)}")
 
 
 # Winograd's convolutions in f32 multiply so many times less than plain ones, whose FLOPs are what an op states.
@@ -203,8 +204,8 @@ def single_tables(about, results):
     head = "{machine}, {threads} threads, {isa}".format(**about)
     products = r.table(["linear", *ways], [[f"{m} x {n}", *(cells.get((m, n, way), "") for way in ways)] for m, n in shapes])
     others = [[op["op"], op["shape"], op["way"], r.number(1e6 * op["seconds"]), *rates(op, peak)] for op in results if op["op"] != "linear"]
-    return f"{head}. {r.limits(peak)}\n\nProducts: GFLOP/s and their share of the peak; GB/s and their share of a read.\n\n{products}\n" \
-        f"All else:\n\n{r.table(['op', 'size', 'way', 'microseconds', *RATES], others)}"
+    others = r.folded("All else", r.table(["op", "size", "way", "microseconds", *RATES], others))
+    return f"{head}. {r.limits(peak)}\n\nProducts: GFLOP/s and their share of the peak; GB/s and their share of a read.\n\n{products}\n{others}"
 
 
 def on_gpu(images, parts):
@@ -261,8 +262,9 @@ def main():
         single_ops(results, about["peak"])
     page = PAGE.read_text()
     page = fill(page, "speed-up", chart("speed-up", "Speed-up over PyTorch by stage and part", graphs or parts))
-    page = fill(page, "pictures", "\n".join(r.graph_tables(*f) for f in graphs))
-    page = fill(page, "parts", "\n".join(r.parts_tables(*f) for f in parts))
+    tables = "\n".join(r.graph_tables(*f) for f in graphs)
+    page = fill(page, "pictures", r.graph_summary(graphs) + "\n" + r.folded("Milliseconds of every engine", tables))
+    page = fill(page, "parts", "\n".join(r.parts_tables(*f, r.folded) for f in parts))
     page = fill(page, "roofline", "\n\n".join([chart("roofline", "Ops below the roofline", graphs), *(ops_table(*f) for f in graphs)]))
     page = fill(page, "gpu", gpu_section([f for f in files if f[0]["kind"] in gpu_tables.TABLES]))
     page = fill(page, "ops", "\n\n".join([chart("ops", "Single ops below the roofs", singles), *(single_tables(*f) for f in singles)]))

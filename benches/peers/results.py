@@ -78,6 +78,11 @@ def table(head, rows):
     return "\n".join(["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]) + "\n"
 
 
+def folded(title, text):
+    """What is there for those who want it."""
+    return f"<details><summary>{title}</summary>\n\n{text.strip()}\n\n</details>\n"
+
+
 def number(x):
     """Three significant digits, no exponent."""
     return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
@@ -94,13 +99,14 @@ def titles(results):
 
 
 def medians(results, key):
-    """Median seconds by peer and then by what `key` makes of a run: pairs of a name and seconds."""
+    """Median seconds by peer, ours first, and then by what `key` makes of a run: pairs of a name and seconds."""
     seconds = {}
     for r in results:
         if "peak" not in r and "error" not in r:
             for name, value in key(r):
                 seconds.setdefault(r["peer"], {}).setdefault(name, []).append(value)
-    return {peer: {name: median(values) for name, values in by.items()} for peer, by in seconds.items()}
+    ours_first = sorted(seconds.items(), key=lambda entry: (entry[0] != OURS, entry[0]))
+    return {peer: {name: median(values) for name, values in by.items()} for peer, by in ours_first}
 
 
 def by_stage(r):
@@ -136,6 +142,18 @@ def limits(peak):
     return f"At most {f32} GFLOP/s of f32, {bf16} of bf16 and {q8} of 8-bit integers in registers, {read} GB/s read from memory."
 
 
+def graph_summary(graphs):
+    """The whole graph, a line a file: milliseconds of ours, and how many times as long the fastest peer takes, by stage."""
+    rows = []
+    for about, results in graphs:
+        seconds = medians(results, by_stage)
+        ratios = speedups(seconds)[FASTEST]
+        processor = about["machine"].rsplit(",", 1)[0]
+        ours = number(1000 * seconds[OURS]["image"])
+        rows.append([about["work"], processor, about["isa"], ours, *(f"{ratios[s]:.2f}" if s in ratios else "" for s in STAGES)])
+    return table(["work", "processor", "ours by", "ours, ms", *STAGES], rows)
+
+
 def graph_tables(about, results):
     """The whole graph: milliseconds by stage, then ratios."""
     seconds, names = medians(results, by_stage), titles(results)
@@ -160,8 +178,8 @@ def label(part, rows):
     return f"product {rows} x 768 x 3072" if part == "product" else f"block 2 x {rows // 2} x 768"
 
 
-def parts_tables(about, results):
-    """Parts: ratios, then milliseconds, GFLOP/s and GB/s."""
+def parts_tables(about, results, fold=lambda title, text: text):
+    """Parts: ratios, then milliseconds, GFLOP/s and GB/s, folded."""
     seconds, names, peak = medians(results, by_part), titles(results), peaks(results)
     size = {"f32": 4, "bf16": 2}[about["dtype"]]
     ratios = speedups(seconds)
@@ -175,4 +193,4 @@ def parts_tables(about, results):
 
     second = table(["part", *(names[p] for p in seconds)],
                    [[label(*n), *(cell(s, n) for s in seconds.values())] for n in seconds[OURS]])
-    return f"{head}\n\n{first}\n{limits(peak)}\n\n{second}"
+    return f"{head}\n\n{first}\n{limits(peak)}\n\n{fold('Milliseconds and rates', second)}"
