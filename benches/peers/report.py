@@ -252,6 +252,7 @@ def main():
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "discon", "font.family": "sans-serif"})
     files = [r.load(path) for path in sorted((r.ROOT / "benches/results").glob("*.jsonl"))]
     graphs, parts, singles = ([f for f in files if f[0]["kind"] == kind] for kind in ("graph", "parts", "ops"))
+    graphs.sort(key=lambda f: (f[0]["machine"], f[0]["work"]))
     chart = lambda name, alt, there: f"![{alt}](images/{name}.svg)" if there else ""
     if graphs or parts:
         speed_up(graphs, parts)
