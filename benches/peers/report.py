@@ -46,22 +46,24 @@ def bars(ax, title, groups, colours, marks=None):
 
 
 def speed_up(graphs, parts):
-    """Times of the faster of PyTorch eager and compiled over ours, by stage; and of each engine on the parts."""
-    count = bool(graphs) + len(parts)
-    fig, axes = plt.subplots(count, squeeze=False, figsize=(max(10, 1.6 * len(graphs)), 3.4 * count), layout="constrained")
+    """Times of the faster of PyTorch eager and compiled over ours, by stage, a row a processor; and of each engine on the parts."""
+    processors = {}
+    for about, results in graphs:
+        name = about["work"].replace(", ", "\n", 1).replace(" rounds, ", " rounds,\n")
+        title = f"Pictures, PyTorch / ours; {r.processor(about)}, {about['isa']}"
+        processors.setdefault(title, {})[name] = r.speedups(r.medians(results, r.by_stage), "torch")[r.FASTEST]
+    count = len(processors) + len(parts)
+    widest = max(map(len, processors.values()), default=0)
+    fig, axes = plt.subplots(count, squeeze=False, figsize=(max(10, 1.6 * widest), 3.4 * count), layout="constrained")
     axes = iter(axes[:, 0])
-    if graphs:
-        groups = {}
-        for about, results in graphs:
-            name = about["work"].replace(", ", "\n", 1).replace(" rounds, ", " rounds,\n") + "\n" + about["isa"]
-            groups[name] = r.speedups(r.medians(results, r.by_stage), "torch")[r.FASTEST]
-        bars(next(axes), "Pictures: speed-up over the faster of PyTorch eager and compiled", groups, STAGE_COLOURS)
+    for title, groups in processors.items():
+        bars(next(axes), title, groups, STAGE_COLOURS)
     for about, results in parts:
         seconds = r.medians(results, r.by_part)
         torch = {n: ratio * seconds[r.OURS][n] for n, ratio in r.speedups(seconds, "torch")[r.FASTEST].items()}
         short = lambda n: r.label(*n).replace(" x ", "\u00d7").replace(" ", "\n", 1)
         groups = {short(n): {p: torch[n] / s[n] for p, s in seconds.items()} for n in torch}
-        bars(next(axes), f"Parts, {about['dtype']}, {about['machine']}: speed-up over the same", groups, PEER_COLOURS)
+        bars(next(axes), f"Parts, {about['dtype']}, PyTorch / each; {r.processor(about)}", groups, PEER_COLOURS)
     save(fig, "speed-up")
 
 
@@ -164,8 +166,7 @@ def ops_table(about, results):
     peak, ops = profile(results)
     rows = [[op["stage"], op["op"], op["precision"], f"{op['share']:.0%}", *rates(op, peak)] for op in ops]
     ops = r.table(["stage", "op", "in", "time", *RATES], rows)
-    processor = about["machine"].rsplit(",", 1)[0]
-    return r.folded(f"{about['work']}; {processor}, {about['isa']}", f"{r.limits(peak)}\n\n{ops}\n{floors(peak, results)}")
+    return r.folded(f"{about['work']}; {r.processor(about)}, {about['isa']}", f"{r.limits(peak)}\n\n{ops}\n{floors(peak, results)}")
 
 
 # Winograd's convolutions in f32 multiply so many times less than plain ones, whose FLOPs are what an op states.

@@ -24,6 +24,11 @@ def machine():
     return "{} (family {}, model {}), {} cores".format(*(fields.get(k, "?") for k in ("model name", "cpu family", "model")), cores)
 
 
+def processor(about):
+    """Without its cores."""
+    return about["machine"].rsplit(",", 1)[0]
+
+
 def load_average():
     """What else runs here, with a warning: engines whose threads wait by spinning lose most by it. To be read before anything is built."""
     load = os.getloadavg()[0]
@@ -148,9 +153,8 @@ def graph_summary(graphs):
     for about, results in graphs:
         seconds = medians(results, by_stage)
         ratios = speedups(seconds)[FASTEST]
-        processor = about["machine"].rsplit(",", 1)[0]
         ours = number(1000 * seconds[OURS]["image"])
-        rows.append([about["work"], processor, about["isa"], ours, *(f"{ratios[s]:.2f}" if s in ratios else "" for s in STAGES)])
+        rows.append([about["work"], processor(about), about["isa"], ours, *(f"{ratios[s]:.2f}" if s in ratios else "" for s in STAGES)])
     return table(["work", "processor", "ours by", "ours, ms", *STAGES], rows)
 
 
