@@ -5,7 +5,7 @@
 //! cargo bench --bench ops -- 'linear/2 x .* q8'   # those whose names match a regular expression
 //! cargo bench --bench ops -- --test               # each once, without a clock
 //! DISCON_BENCH_OUT=benches/results/ops.jsonl cargo bench --bench ops
-//! DISCON_BENCH_ISA=avx2 cargo bench --bench ops   # by an older instruction set than the processor's newest
+//! DISCON_BENCH_ISA=avx2 cargo bench --bench ops   # by another instruction set than the fastest
 //! ```
 //!
 //! Criterion measures; the "elements" of its products are floating-point operations. Below its figures stands a line of
@@ -26,7 +26,7 @@ use discon::ops::{
     Index, Keys, LayerNorm, Linear, Modulation, Noise, Normalised, Op, Operand, Source, SumRows, TokenDraw,
 };
 use discon::peak::{LargeRead, Peaks};
-use discon::plan::{Arena, Builder, Cost, Cursor, Plan, Stage, View, Walker};
+use discon::plan::{Arena, Builder, Cost, Cursor, Plan, Stage, Store, View, Walker};
 use discon::pool::Pool;
 use discon::sampling::philox::Stream;
 use discon::simd::Isa;
@@ -336,7 +336,7 @@ impl Subject {
         b.segment(Stage::Encode, 0, turns as usize);
         ops.into_iter().for_each(|op| b.push(op));
         let plan = b.finish()?;
-        let arena = Arena::new(&plan, pool.threads())?;
+        let arena = Arena::sharing(&plan, pool.threads(), &Store::default(), isa)?;
         let mut subject = Self { plan, arena, ops: count, cost, hash: 0, ready: false };
         subject.run(pool, isa);
         // FNV-1a, 64 bits.
