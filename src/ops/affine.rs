@@ -81,7 +81,7 @@ impl super::Launch for Affine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{Lab, close, numbers};
+    use crate::ops::testing::{Lab, close, numbers, weight};
 
     #[test]
     fn scales_shifts_and_bounds_each_channel() {
@@ -95,8 +95,8 @@ mod tests {
             };
             let expected: Vec<f64> = x.iter().enumerate().map(exact).collect();
             let (x, out) = (lab.input(m, c, &x), lab.output(m, c));
-            let weight = |v: &[f32]| Weight::owned("w", &[c], v).unwrap();
-            let op = Affine { x, factors: with_factors.then(|| (weight(&scale), weight(&shift))), bounds, out };
+            let op =
+                Affine { x, factors: with_factors.then(|| (weight(&[c], &scale), weight(&[c], &shift))), bounds, out };
             for (isa, y) in lab.run(op) {
                 close(&y, &expected, 2e-7, isa).unwrap();
             }

@@ -282,7 +282,7 @@ impl super::Launch for GroupNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{Lab, close, numbers};
+    use crate::ops::testing::{Lab, close, numbers, weight};
     use proptest::prelude::*;
 
     proptest! {
@@ -313,10 +313,9 @@ mod tests {
             let blocks = GroupStats::blocks(pixels);
             let stats = lab.output(b * blocks, 2 * c).grouped(b);
             let out = lab.output(b * pixels, c).grouped(b);
-            let weight = |v: &[f32]| Weight::owned("w", &[c], v).unwrap();
             let activation = if silu { Activation::Silu } else { Activation::Identity };
             let factors = lab.output(b, 2 * c);
-            let join = GroupFactors { stats, pixels, weight: weight(&w), bias: weight(&bias), out: factors };
+            let join = GroupFactors { stats, pixels, weight: weight(&[c], &w), bias: weight(&[c], &bias), out: factors };
             let norm = GroupNorm { x, factors, activation, out };
             for (isa, y) in lab.run_all(vec![GroupStats { x, out: stats }.into(), join.into(), norm.into()], out) {
                 close(&y, &expected, 1e-5 + 2e-6 * far as f64, isa)?;
@@ -339,10 +338,10 @@ mod tests {
             (rstd, -mean * rstd)
         });
         let (scales, shifts): (Vec<f64>, Vec<f64>) = expected.unzip();
-        let weight = |v: f32| Weight::owned("w", &[c], &vec![v; c]).unwrap();
+        let all = |v: f32| weight(&[c], &vec![v; c]);
         let x = lab.input(pixels, c, &x);
         let (stats, out) = (lab.output(GroupStats::blocks(pixels), 2 * c), lab.output(1, 2 * c));
-        let join = GroupFactors { stats, pixels, weight: weight(1.0), bias: weight(0.0), out };
+        let join = GroupFactors { stats, pixels, weight: all(1.0), bias: all(0.0), out };
         for (isa, y) in lab.run_all(vec![GroupStats { x, out: stats }.into(), join.into()], out) {
             close(&y, &[scales.as_slice(), &shifts].concat(), 4e-6, isa).unwrap();
         }

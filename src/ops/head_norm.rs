@@ -88,7 +88,7 @@ impl super::Launch for HeadNorm {
 mod tests {
     use super::*;
     use crate::ops::layer_norm::tests::normalised;
-    use crate::ops::testing::{Lab, close, numbers};
+    use crate::ops::testing::{Lab, close, numbers, weight};
 
     #[test]
     fn each_head_is_normalised_by_itself() {
@@ -99,8 +99,7 @@ mod tests {
             let head = |x: &[f32]| normalised(x).into_iter().enumerate().map(affine).collect::<Vec<_>>();
             let expected: Vec<f64> = x.chunks(d).flat_map(head).collect();
             let (x, out) = (lab.input(m, heads * d, &x), lab.output(m, heads * d));
-            let weight = |v: &[f32]| Weight::owned("w", &[d], v).unwrap();
-            for (isa, y) in lab.run(HeadNorm { x, norm: Some((weight(&w), weight(&b))), out }) {
+            for (isa, y) in lab.run(HeadNorm { x, norm: Some((weight(&[d], &w), weight(&[d], &b))), out }) {
                 close(&y, &expected, 5e-6, isa).unwrap();
             }
         }

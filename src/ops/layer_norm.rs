@@ -228,7 +228,7 @@ impl super::Launch for LayerNorm {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::ops::testing::{Lab, close, numbers};
+    use crate::ops::testing::{Lab, close, numbers, weight};
     use half::bf16;
     use proptest::prelude::*;
 
@@ -261,10 +261,9 @@ pub(super) mod tests {
                 }
             }
             let (x, mods, out) = (lab.input(m, d, &x), lab.input(m, 2 * d, &mods), lab.output(m, d));
-            let weight = |v: &[f32]| Weight::owned("w", &[d], v).unwrap();
             let op = LayerNorm {
                 x,
-                affine: affine.then(|| (weight(&w), weight(&b))),
+                affine: affine.then(|| (weight(&[d], &w), weight(&[d], &b))),
                 modulation: modulated.then(|| Modulation { scale: mods.columns(0..d), shift: mods.columns(d..2 * d) }),
                 out: out.into(),
             };

@@ -244,7 +244,7 @@ impl super::Launch for Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{Lab, close, gelu, numbers, weight_as};
+    use crate::ops::testing::{Lab, close, gelu, numbers, weight, weight_as};
     use crate::ops::{LayerNorm, Modulation};
     use crate::tensor::DType;
     use crate::tensor::packed::BLOCK;
@@ -309,7 +309,7 @@ mod tests {
                 }
             }
             let (x, out, gate) = (lab.input(m, k, &x), lab.input(m, n, &old), lab.input(m, n, &gate));
-            let bias = Weight::owned("bias", &[n], &bias).unwrap();
+            let bias = weight(&[n], &bias);
             let mut op = Linear::new(x, &w, Some(&bias), out).then(activation);
             op.epilogue.add = add;
             op.epilogue.gate = gated.then_some(gate);

@@ -97,7 +97,7 @@ impl super::Launch for NearestCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{Lab, numbers};
+    use crate::ops::testing::{Lab, numbers, weight};
     use crate::tensor::Format;
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
             };
             let expected: Vec<i32> = x.chunks(c).map(nearest).collect();
             let (x, out) = (lab.input(m, c, &x), lab.output(m, 1));
-            let codebook = Weight::owned("codebook", &[k, c], &table).unwrap();
+            let codebook = weight(&[k, c], &table);
             let packed = Matrix::pack(&codebook, Format::F32).unwrap();
             for (isa, y) in lab.run(NearestCode { x, codebook, packed, out }) {
                 assert_eq!(y.iter().map(|y| y.to_bits() as i32).collect::<Vec<_>>(), expected, "{isa}");

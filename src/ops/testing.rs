@@ -7,34 +7,62 @@ use crate::cuda::Gpu;
 use crate::error::{DeviceProblem, Error};
 #[cfg(feature = "cuda")]
 use crate::plan::gpu::GpuPlan;
-use crate::plan::{Arena, Builder, Cursor, Plan, Stage, Step, View, Walker};
+use crate::plan::{Arena, Builder, Cursor, Plan, Space, Stage, Step, View, Walker};
 use crate::pool::{Pool, Split};
 use crate::simd::Isa;
-use crate::tensor::{AlignedBytes, DType, Weight};
+use crate::tensor::packed::LINE_WORDS;
+use crate::tensor::{AlignedBytes, DType, Layout, Weight, fence};
 use half::{bf16, f16};
 use proptest::test_runner::TestCaseError;
+use std::sync::Arc;
 #[cfg(feature = "cuda")]
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-/// Inputs for an op.
-pub(crate) struct Lab(pub(crate) Builder);
+/// Words of a page.
+const PAGE_WORDS: usize = fence::PAGE / 4;
+
+/// Operands of ops. Each ends where a fence is: an op that touches as much as a number behind one of its operands ends the tests. Not
+/// where there is a GPU, whose kernels are given operands that start on a line.
+pub(crate) struct Lab {
+    builder: Builder,
+    /// The words that fences start at.
+    fences: Vec<usize>,
+}
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        Self(Builder::new())
+        Self { builder: Builder::new(), fences: Vec::new() }
     }
 
     pub(crate) fn input(&mut self, rows: usize, cols: usize, data: &[f32]) -> View {
         assert_eq!(data.len(), rows * cols);
-        self.0.constant(data, cols).unwrap()
+        self.fenced(rows, cols, |b, front| b.constant(&[&vec![0.0; front][..], data].concat(), 1).unwrap())
     }
 
     pub(crate) fn input_i32(&mut self, cols: usize, data: &[i32]) -> View {
-        self.0.constant_i32(data, cols).unwrap()
+        let put = |b: &mut Builder, front| b.constant_i32(&[&vec![0; front][..], data].concat(), 1).unwrap();
+        self.fenced(data.len() / cols, cols, put)
     }
 
     pub(crate) fn output(&mut self, rows: usize, cols: usize) -> View {
-        self.0.kept(rows, cols).unwrap()
+        self.fenced(rows, cols, |b, front| b.kept(front + rows * cols, 1).unwrap())
+    }
+
+    /// A matrix as the last words of what `reserve` reserves, that many more than it has, and a fence behind it.
+    fn fenced(&mut self, rows: usize, cols: usize, reserve: impl Fn(&mut Builder, usize) -> View) -> View {
+        #[cfg(feature = "cuda")]
+        if gpu().is_some() {
+            return View { layout: Layout::dense(rows, cols), ..reserve(&mut self.builder, 0) };
+        }
+        let mut kept = |words| self.builder.kept(words, 1).unwrap().at;
+        let next = kept(LINE_WORDS) + LINE_WORDS;
+        let front = (next + rows * cols).next_multiple_of(PAGE_WORDS) - (next + rows * cols);
+        let View { at, .. } = reserve(&mut self.builder, front);
+        let fence = self.builder.kept(PAGE_WORDS, 1).unwrap().at;
+        assert_eq!((at, fence), (next, next + front + rows * cols));
+        self.fences.push(fence);
+        let layout = Layout::dense(rows, cols);
+        View { space: Space::Kept, at: at + front, step: 0, layout }
     }
 
     /// What the op leaves in its output, by what computed it; the same bits in smaller tiles on any number of threads and
@@ -46,12 +74,14 @@ impl Lab {
     }
 
     pub(crate) fn run_all(mut self, ops: Vec<Op>, out: View) -> Vec<(String, Vec<f32>)> {
-        self.0.segment(Stage::Encode, 0, 1);
-        ops.into_iter().for_each(|op| self.0.push(op));
-        let mut plan = self.0.finish().unwrap();
+        self.builder.segment(Stage::Encode, 0, 1);
+        ops.into_iter().for_each(|op| self.builder.push(op));
+        let mut plan = self.builder.finish().unwrap();
         let one = |plan: &Plan, isa, threads, pausing: bool| {
             let pool = Pool::new(threads).unwrap();
             let mut arena = Arena::new(plan, threads).unwrap();
+            #[cfg(unix)]
+            self.fences.iter().for_each(|&at| arena.fence(at));
             let mut cursor = Cursor::default();
             while !cursor.is_finished(plan) {
                 Walker { plan, arena: &mut arena, pool: &pool, isa, profile: None }.run(&mut cursor, |_| pausing);
@@ -128,21 +158,29 @@ pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
     (0..n).map(next).collect()
 }
 
-/// A weight of that dtype, rounded from `data`.
+/// A weight of `f32`.
+pub(crate) fn weight(shape: &[usize], data: &[f32]) -> Weight {
+    weight_as(DType::F32, shape, data)
+}
+
+/// A weight of that dtype, rounded from `data`. It ends where its memory does, as the last of a mapped file may.
 pub(crate) fn weight_as(dtype: DType, shape: &[usize], data: &[f32]) -> Weight {
-    let mut bytes = AlignedBytes::zeroed(data.len() * dtype.size(), "test").unwrap();
+    let len = data.len() * dtype.size();
+    let mut bytes = AlignedBytes::zeroed(len.next_multiple_of(4 * LINE_WORDS), "test").unwrap();
+    let range = bytes.len() - len..bytes.len();
+    let to = &mut bytes.bytes_mut()[range.clone()];
     match dtype {
         DType::F16 => {
-            let to: &mut [f16] = bytemuck::cast_slice_mut(bytes.bytes_mut());
+            let to: &mut [f16] = bytemuck::cast_slice_mut(to);
             to.iter_mut().zip(data).for_each(|(to, &x)| *to = f16::from_f32(x));
         }
         DType::BF16 => {
-            let to: &mut [bf16] = bytemuck::cast_slice_mut(bytes.bytes_mut());
+            let to: &mut [bf16] = bytemuck::cast_slice_mut(to);
             to.iter_mut().zip(data).for_each(|(to, &x)| *to = bf16::from_f32(x));
         }
-        _ => bytes.bytes_mut().copy_from_slice(bytemuck::cast_slice(data)),
+        _ => to.copy_from_slice(bytemuck::cast_slice(data)),
     }
-    Weight::from_aligned("test", dtype, shape, bytes)
+    Weight::in_place("test", dtype, shape, Arc::new(bytes), range).unwrap()
 }
 
 /// Every element within `bound` of the exact one, absolutely; NaN is not.

@@ -70,6 +70,12 @@ impl Arena {
         of_run as u64 + self.blocks.iter().filter(|b| b.is_own()).map(|b| b.memory().len() as u64).sum::<u64>()
     }
 
+    /// Puts a fence on the page of kept memory that starts at word `at`.
+    #[cfg(all(test, unix))]
+    pub(crate) fn fence(&mut self, at: usize) {
+        self.kept.fence(4 * at);
+    }
+
     /// Whether the shared block of that number is made.
     pub(super) fn has(&self, block: usize) -> bool {
         self.blocks[block].is_ready()

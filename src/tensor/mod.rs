@@ -2,6 +2,8 @@
 
 mod aligned;
 mod dtype;
+#[cfg(test)]
+pub mod fence;
 mod filter;
 mod limit;
 mod matrix;

@@ -266,8 +266,8 @@ impl super::Launch for Conv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{Lab, close, numbers, weight_as};
-    use crate::tensor::{DType, Matrix, Weight};
+    use crate::ops::testing::{Lab, close, numbers, weight, weight_as};
+    use crate::tensor::{DType, Matrix};
     use proptest::prelude::*;
 
     /// What the convolution is made in.
@@ -334,7 +334,7 @@ mod tests {
             let factors = lab.input(b, 2 * cin, &factors);
             let norm = norm.then_some(Normalised { factors, activation: Activation::Silu });
             let out = lab.input(b * oh * ow, cout, &old).grouped(b);
-            let epilogue = Epilogue { bias: Some(Weight::owned("b", &[cout], &bias).unwrap()), add, ..Epilogue::default() };
+            let epilogue = Epilogue { bias: Some(weight(&[cout], &bias)), add, ..Epilogue::default() };
             let op = Conv { x, width, norm, filter, kernel, stride, padding, upsample, epilogue, out_width: ow, out };
             // Where the normalisation rounds differently, the rounding to bf16 may go the other way.
             let flips = if rounds && norm.is_some() { (9 * cin) as f64 * 2e-4 } else { 0.0 };
