@@ -114,7 +114,7 @@ impl Drop for AlignedBytes {
     fn drop(&mut self) {
         #[cfg(all(test, unix))]
         self.fences.clear();
-        // SAFETY: allocated in `zeroed` with this layout, and freed once.
+        // SAFETY: allocated in `plain` with this layout, and freed once.
         unsafe { dealloc(self.block.as_ptr(), self.layout) };
     }
 }
