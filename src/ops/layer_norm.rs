@@ -40,6 +40,13 @@ const TILE: usize = 1024;
 /// Added to every variance, in all networks of the graph.
 pub(super) const EPSILON: f32 = 1e-6;
 
+impl LayerNorm {
+    /// Words of a worker's memory: a row of numbers before it is brought into another form.
+    fn row(&self) -> usize {
+        if self.out.form == Form::Numbers { 0 } else { self.x.cols() }
+    }
+}
+
 impl Kernel for LayerNorm {
     const NAME: &'static str = "layer_norm";
 
@@ -54,13 +61,13 @@ impl Kernel for LayerNorm {
     }
 
     fn worker_words(&self) -> usize {
-        if self.out.form == Form::Numbers { 0 } else { WorkerMemory::words([self.x.cols()]) }
+        WorkerMemory::words([self.row()])
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
         let x = cx.mat::<f32>(&self.x);
         let mut memory = cx.worker_memory();
-        let [row] = memory.split([if self.out.form == Form::Numbers { 0 } else { x.layout().cols }]);
+        let [row] = memory.split([self.row()]);
         let modulation = self.modulation.map(|m| (cx.mat::<f32>(&m.shift), cx.mat::<f32>(&m.scale)));
         let affine = self.affine.as_ref().map(|(w, b)| (w.f32(), b.f32()));
         let tile = Tile { x, affine, modulation, form: self.out.form, row, out: &mut out };

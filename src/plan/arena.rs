@@ -4,6 +4,8 @@ use super::shared::{Block, Maker};
 use super::{Plan, SharedBlock, Space, Store, View};
 use crate::error::Result;
 use crate::simd::Isa;
+#[cfg(not(all(test, unix)))]
+use crate::tensor::packed::LINE_WORDS;
 use crate::tensor::{AlignedBytes, Mat, TileMut};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -253,17 +255,46 @@ pub struct WorkerMemory<'a>(MutexGuard<'a, AlignedBytes>);
 impl WorkerMemory<'_> {
     /// The first `lens` floats as separate slices. Panics if the plan reserved fewer.
     pub fn split<const N: usize>(&mut self, lens: [usize; N]) -> [&mut [f32]; N] {
+        #[cfg(all(test, unix))]
+        self.fence(lens);
         let mut rest: &mut [f32] = bytemuck::cast_slice_mut(self.0.bytes_mut());
         lens.map(|len| {
-            // Each part starts on a cache line, as `words` counts.
-            let (part, tail) = std::mem::take(&mut rest).split_at_mut(len.next_multiple_of(16));
+            let (room, start) = Self::room(len);
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(room);
             rest = tail;
-            &mut part[..len]
+            &mut part[start..][..len]
         })
     }
 
     /// Words that [`WorkerMemory::split`] takes for `lens`.
     pub fn words<const N: usize>(lens: [usize; N]) -> usize {
-        lens.into_iter().map(|len| len.next_multiple_of(16)).sum()
+        lens.into_iter().map(|len| Self::room(len).0).sum()
+    }
+
+    /// Words that a part of `len` takes, and where in them it starts: on a cache line.
+    #[cfg(not(all(test, unix)))]
+    fn room(len: usize) -> (usize, usize) {
+        (len.next_multiple_of(LINE_WORDS), 0)
+    }
+}
+
+/// In the tests of this crate each part ends at a fence.
+#[cfg(all(test, unix))]
+impl WorkerMemory<'_> {
+    const PAGE_WORDS: usize = crate::tensor::fence::PAGE / 4;
+
+    fn room(len: usize) -> (usize, usize) {
+        let room = len.next_multiple_of(Self::PAGE_WORDS);
+        (room + Self::PAGE_WORDS, room - len)
+    }
+
+    /// Puts the fences up, and takes those behind the parts before away.
+    fn fence<const N: usize>(&mut self, lens: [usize; N]) {
+        self.0.unfence();
+        let mut end = 0;
+        for len in lens {
+            end += Self::room(len).0;
+            self.0.fence(4 * (end - Self::PAGE_WORDS));
+        }
     }
 }

@@ -90,6 +90,12 @@ impl AlignedBytes {
         self.fences.push(unsafe { Fence::new(self.base.add(at)) });
     }
 
+    /// Takes away all that [`AlignedBytes::fence`] put up.
+    #[cfg(all(test, unix))]
+    pub fn unfence(&mut self) {
+        self.fences.truncate(1);
+    }
+
     /// How many.
     #[allow(clippy::len_without_is_empty)] // nobody asks
     pub fn len(&self) -> usize {

@@ -117,7 +117,10 @@ impl Kernel for Attention {
 
     fn worker_words(&self) -> usize {
         let keys = self.k.layout.rows;
-        if self.is_few() { few::words(keys) } else { WorkerMemory::words(many::words(keys, self.head_size())) }
+        match self.is_few() {
+            true => WorkerMemory::words([few::words(keys)]),
+            false => WorkerMemory::words(many::words(keys, self.head_size())),
+        }
     }
 
     fn tile(&self, cx: &Cx<'_>, mut out: TileMut<'_, f32>) {
