@@ -86,7 +86,8 @@ impl AlignedBytes {
     #[cfg(all(test, unix))]
     pub fn fence(&mut self, at: usize) {
         assert!(at + PAGE <= self.len);
-        // SAFETY: the page is part of the allocation, by the check; `drop` takes the fence away first.
+        // SAFETY: the page is part of the allocation, by the check; `drop` takes the fence away first. It is lent with all the other
+        // bytes, but holds nothing: who touches it is who is looked for.
         self.fences.push(unsafe { Fence::new(self.base.add(at)) });
     }
 
